@@ -1,0 +1,67 @@
+"""The domain errors of the library.
+
+CompressionError
+├── InvalidModel            the bytes are no model that can be opened, or the graph is broken
+├── UnsupportedModel        a sound model of a kind that is not taken (TorchScript, pickles, custom operators)
+├── InvalidDataset          the bytes are no dataset, or its arrays are broken
+├── InvalidSpec             the steps contradict each other or themselves
+│   └── SelectorMatchedNothing
+├── NotApplicable           a sound step that this model or this data rules out
+│   ├── DataMissing         a role (calibration, evaluation, ...) or labels that a step needs
+│   └── DataMismatch        arrays that do not fit the model's inputs
+└── ResultRejected          a step ran, but what came out failed its own check (does not load, other interface)
+"""
+
+from typing import ClassVar
+
+
+class CompressionError(Exception):
+    """Something the user can act on: what was wrong, where, and what would be right.
+
+    `where` names the place (a layer, a tensor, a field path), `hint` the nearest thing that would work.
+    """
+
+    code: ClassVar[str] = "compression_error"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+
+class InvalidModel(CompressionError):
+    code = "invalid_model"
+
+
+class UnsupportedModel(CompressionError):
+    code = "unsupported_model"
+
+
+class InvalidDataset(CompressionError):
+    code = "invalid_dataset"
+
+
+class InvalidSpec(CompressionError):
+    code = "invalid_spec"
+
+
+class SelectorMatchedNothing(InvalidSpec):
+    code = "selector_matched_nothing"
+
+
+class NotApplicable(CompressionError):
+    code = "not_applicable"
+
+
+class DataMissing(NotApplicable):
+    code = "data_missing"
+
+
+class DataMismatch(NotApplicable):
+    code = "data_mismatch"
+
+
+class ResultRejected(CompressionError):
+    code = "result_rejected"

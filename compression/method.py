@@ -1,0 +1,218 @@
+"""The contract of a compression method, and the values that pass through it.
+
+A method is one file in `compression/methods/` with one class. Its fields are the parameters a user may set, `forecast`
+says from a summary alone what the step would do, and `apply` does it. The module must import neither torch nor
+onnxruntime at its top, since the API reads the fields of every method; `apply` imports what it needs.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from compression.errors import CompressionError, NotApplicable
+from compression.selector import LayerSelector
+from compression.summary import DatasetSummary, LayerSummary, ModelSummary
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from compression.data import Dataset
+
+
+class Role(StrEnum):
+    """What a dataset is used for."""
+
+    CALIBRATION = "calibration"
+    TRAINING = "training"
+    EVALUATION = "evaluation"
+
+
+Device = Literal["cpu", "cuda"]
+Change = Literal["values", "dtypes", "structure"]
+
+
+class Problem(BaseModel):
+    """Why a step cannot run (or, as a warning, what to expect), and the nearest thing that would work."""
+
+    model_config = ConfigDict(frozen=True)
+
+    code: str
+    message: str
+    where: str | None = None
+    hint: str | None = None
+
+    @classmethod
+    def of(cls, error: CompressionError) -> "Problem":
+        return cls(code=error.code, message=error.message, where=error.where, hint=error.hint)
+
+
+class LayerOutcome(BaseModel):
+    """What became of one layer: changed, or kept as it was for a reason."""
+
+    model_config = ConfigDict(frozen=True)
+
+    layer: str
+    changed: bool
+    note: str = Field(description="what was done, or why nothing was: 'int8 per channel', 'already quantized'")
+    numbers: dict[str, float] = Field(default_factory=dict, description="figures by name, such as sparsity or sqnr_db")
+
+
+class Forecast(BaseModel):
+    """What a step would do to a model, told from its summary."""
+
+    model_config = ConfigDict(frozen=True)
+
+    layers: tuple[str, ...] = Field((), description="names of the layers that would be touched")
+    model_after: ModelSummary = Field(exclude=True)
+    problems: tuple[Problem, ...] = Field((), description="why the step is refused; empty when it can run")
+    warnings: tuple[Problem, ...] = ()
+    peak_memory_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepContext:
+    """What a step may use while it runs."""
+
+    workdir: Path
+    """An empty folder for scratch files, removed after the step."""
+    data: Mapping[Role, "Dataset"]
+    device: Device
+    threads: int
+    seed: int
+    report: Callable[[float, str], None]
+    """Tells progress: fraction done in 0..1 and a short present-tense message. Cheap; call it often."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepOutcome:
+    """What a step made."""
+
+    model: "ir.Model"
+    layers: tuple[LayerOutcome, ...]
+    notes: tuple[str, ...] = ()
+    """Sentences for the report: fallbacks, decisions, anything a user should not have to guess."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    """JSON-able facts for report.json, such as the candidates measured by quantize_static."""
+
+
+class Method(BaseModel, ABC):
+    """One step of a pipeline with its parameters. Subclasses add `method: Literal["name"]` and their fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: ClassVar[str]
+    """One line for people: what it does."""
+    source: ClassVar[str] = ""
+    """Where the method comes from: paper, section, equation; or the document of a format."""
+    version: ClassVar[int] = 1
+    """Raise it whenever the same input would give another result: it is part of the step cache key."""
+    needs: ClassVar[frozenset[Role]] = frozenset()
+    """Data roles without which the step cannot run."""
+    uses: ClassVar[frozenset[Role]] = frozenset()
+    """Data roles that the step reads where they are given (part of the step cache key, as `needs` is)."""
+    needs_labels: ClassVar[bool] = False
+    changes: ClassVar[tuple[Change, ...]]
+    op_types: ClassVar[frozenset[str] | None] = None
+    """Layer kinds it can work on; None for every layer that has a float weight."""
+    example: ClassVar[Mapping[str, Any]]
+    """A step that runs as it stands, shown in the documentation and run by the tests."""
+
+    method: str
+    layers: LayerSelector = Field(
+        default_factory=LayerSelector, description="which layers the step touches; all that it can by default"
+    )
+
+    def candidates(self, model: ModelSummary) -> tuple[LayerSummary, ...]:
+        """Layers this method can work on, before the user's selector."""
+        return tuple(
+            layer
+            for layer in model.layers
+            if (self.op_types is None or layer.op_type in self.op_types)
+            and layer.weights
+            and layer.weight.is_float
+        )
+
+    def selected(self, model: ModelSummary) -> tuple[LayerSummary, ...]:
+        """The candidates that the user's selector picks.
+
+        Raises:
+            NotApplicable: the model has no layer of a fitting kind.
+            SelectorMatchedNothing: it has, but the selector matches none.
+        """
+        candidates = self.candidates(model)
+        if not candidates:
+            kinds = ", ".join(sorted(self.op_types)) if self.op_types else "float weights"
+            found = ", ".join(sorted({layer.op_type for layer in model.layers})) or "none"
+            raise NotApplicable(
+                f"{self.method} works on layers with {kinds}; this model has none that still hold floats",
+                hint=f"layers with weights in this model: {found}",
+            )
+        return self.layers.select(candidates)
+
+    def forecast(self, model: ModelSummary, data: Mapping[Role, DatasetSummary]) -> Forecast:
+        """What the step would do, told from summaries alone: no model is opened.
+
+        The default finds the touched layers, asks `after` how they would look, and checks the data roles.
+        """
+        problems = list(self.data_problems(data))
+        touched: tuple[LayerSummary, ...] = ()
+        try:
+            touched = self.selected(model)
+        except CompressionError as error:
+            problems.append(Problem.of(error))
+        return Forecast(
+            layers=tuple(layer.name for layer in touched),
+            model_after=model.with_layers(self.after(layer) for layer in touched),
+            problems=tuple(problems),
+            peak_memory_bytes=3 * model.size_bytes + 200_000_000,
+            seconds=self.seconds(model, data),
+        )
+
+    def after(self, layer: LayerSummary) -> LayerSummary:
+        """How a touched layer is expected to look afterwards; the default changes nothing."""
+        return layer
+
+    def seconds(self, model: ModelSummary, data: Mapping[Role, DatasetSummary]) -> float:
+        """A rough wall time of the step on one machine."""
+        return 0.5 + model.weight_bytes / 100e6
+
+    def data_problems(self, data: Mapping[Role, DatasetSummary]) -> tuple[Problem, ...]:
+        missing = [
+            Problem(
+                code="data_missing",
+                message=f"{self.method} needs {role} data and the job names none",
+                where=f"data.{role}",
+                hint=f'upload a dataset and give its id as "data": {{"{role}": "dst_..."}}',
+            )
+            for role in sorted(self.needs)
+            if role not in data
+        ]
+        unlabelled = [
+            Problem(
+                code="data_missing",
+                message=f"{self.method} needs labels; the {role} dataset has no array named 'labels'",
+                where=f"data.{role}",
+                hint="add an array named 'labels' with one entry per sample",
+            )
+            for role in sorted(self.needs)
+            if self.needs_labels and role in data and not data[role].labelled
+        ]
+        return (*missing, *unlabelled)
+
+    @abstractmethod
+    def apply(self, model: "ir.Model", context: StepContext) -> StepOutcome:
+        """Do the step.
+
+        `model` has passed `compression.graph.load`: layers have unique names and the caller owns the object, so it
+        may be changed in place. Inputs and outputs (names, dtypes, dynamic axes) must come out as they went in; the
+        pipeline checks that, and that onnxruntime loads the result.
+
+        Raises:
+            CompressionError: the step cannot be done on this model, with the reason.
+        """
