@@ -1,4 +1,4 @@
-"""What an evaluation measures, as plain frozen values: stored on the job, compared without opening a model again.
+"""What an evaluation measures, as plain frozen values: stored on the job, compared without opening a model.
 
 Sizes are bytes, times milliseconds, ratios original / compressed (more than 1 is smaller or faster).
 """
@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    """Frozen, and finite throughout: databases and browsers refuse NaN and infinity in JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Interval(Value):
@@ -38,26 +40,38 @@ class LayerMeasurement(Value):
     density: float = Field(description="share of weights that are not zero: 1 - sparsity")
     macs: int | None
     weight_sqnr_db: float | None = Field(
-        None, description="signal to quantization noise of the weights against the original's; null where equal or gone"
+        None,
+        description="signal to noise of the weights against the original's, in dB; null where equal or not comparable",
     )
 
 
 class OutputFidelity(Value):
     """How near one output of the compressed model comes to the original's on the same inputs."""
 
-    sqnr_db: float | None = Field(description="null where the outputs are equal to the last bit, or not comparable")
-    cosine: float | None
-    max_abs_error: float
-    agreement: float | None = Field(description="share of samples whose largest entry is at the same place")
-    exact: bool = Field(description="equal to the last bit on every sample")
+    sqnr_db: float | None = Field(
+        description="signal to noise within -200..200 dB; null where the outputs are equal, or hold integers"
+    )
+    cosine: float | None = Field(
+        description="between the outputs as vectors over all samples; null for integers"
+    )
+    max_abs_error: float = Field(description="over the entries that are finite in both")
+    agreement: float | None = Field(
+        description="share of rows with the largest entry at the same place; for integers, of equal entries"
+    )
+    exact: bool = Field(description="equal on every sample")
     finite: bool = Field(True, description="neither model's output holds NaN or infinity")
+    newly_nonfinite: bool = Field(
+        False, description="the compressed model gives NaN or infinity where the original gives a number"
+    )
 
 
 class ModelMeasurement(Value):
     """One model, measured."""
 
     size_bytes: int = Field(description="the file, external data included")
-    zip_bytes: int = Field(description="the same file under deflate: what zeros and repeats are worth in storage")
+    zip_bytes: int = Field(
+        description="the same file under deflate: what zeros and repeats are worth in storage"
+    )
     parameters: int
     nonzero_parameters: int
     sparsity: float
@@ -66,7 +80,9 @@ class ModelMeasurement(Value):
     load_ms: float = Field(description="to open the model in onnxruntime")
     latency_ms: Latency | None = Field(description="null where no input could be made")
     throughput_per_s: float | None = Field(description="samples per second at the measured batch size")
-    peak_memory_bytes: int | None = Field(description="resident memory gained by loading and running the model")
+    peak_memory_bytes: int | None = Field(
+        description="resident memory gained by loading and running the model"
+    )
     metrics: dict[str, Interval] = Field(default_factory=dict, description="task metrics on labelled data")
     layers: tuple[LayerMeasurement, ...] = ()
 
@@ -84,8 +100,13 @@ class Measurements(Value):
     original: ModelMeasurement
     compressed: ModelMeasurement
     size_ratio: float = Field(description="original size / compressed size")
-    speedup: Interval | None = Field(description="median of paired original / compressed latencies, with its spread")
+    speedup: Interval | None = Field(
+        description="median of paired original / compressed latencies, with its spread"
+    )
     fidelity: dict[str, OutputFidelity] = Field(description="by output name")
+    incomparable: tuple[str, ...] = Field(
+        (), description="outputs left out of `fidelity`: shapes differ between the models, or strings"
+    )
     metric_changes: dict[str, MetricChange] = Field(default_factory=dict)
     data: Literal["evaluation", "calibration", "synthetic"] = Field(
         description="what the models ran on; synthetic inputs are drawn from the declared shapes"

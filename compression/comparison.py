@@ -1,0 +1,303 @@
+"""Many measurements side by side: rows, differences, best values, Pareto front and warnings; all pure."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from statistics import median
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from compression.measurements import Measurements, ModelMeasurement
+from compression.verdict import ERROR_METRICS, METRIC_ORDER, speed_word, verdict, worst_sqnr
+
+__all__ = ["Column", "Comparison", "Entry", "Row", "compare", "to_csv", "verdict"]
+
+Better = Literal["lower", "higher", "none"]
+Number = int | float | None
+
+
+class Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Entry(Value):
+    """One finished job to compare."""
+
+    id: str
+    name: str
+    model_id: str
+    model_name: str
+    measurements: Measurements
+    evaluation_data: str | None = Field(
+        None, description="id of the dataset it was evaluated on, where there was one"
+    )
+
+
+class Column(Value):
+    key: str
+    title: str
+    unit: str = Field(description="bytes, ms, x, share, dB, 1/s, or empty for a plain number")
+    better: Better
+
+
+class Row(Value):
+    """An original model, or a job's result."""
+
+    id: str = Field(description="the job's id, or the model's for an original")
+    name: str
+    kind: Literal["original", "job"]
+    model_id: str
+    model_name: str
+    values: dict[str, Number] = Field(description="by column; null where not measured")
+    deltas: dict[str, Number] = Field(
+        description="value minus the original's, by column; empty for an original"
+    )
+    best: tuple[str, ...] = Field((), description="columns in which no other row is better")
+    exact: bool = Field(description="outputs are equal to the original's")
+    speed: str = Field(description="faster, slower, within noise or not measured; 'original' for an original")
+    pareto: bool = Field(
+        False, description="no other row is at least as good in size, quality and latency and better in one"
+    )
+    verdict: str
+
+
+class Comparison(Value):
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    quality: str = Field(description="key of the column that stands for quality in the Pareto front")
+    warnings: tuple[str, ...] = Field((), description="why some rows should not be compared with others")
+
+
+_FIXED = (
+    Column(key="size_bytes", title="Size", unit="bytes", better="lower"),
+    Column(key="size_ratio", title="Times smaller", unit="x", better="higher"),
+    Column(key="zip_bytes", title="Zipped", unit="bytes", better="lower"),
+    Column(key="parameters", title="Parameters", unit="", better="lower"),
+    Column(key="nonzero_parameters", title="Non-zero", unit="", better="lower"),
+    Column(key="sparsity", title="Sparsity (zeros)", unit="share", better="none"),
+    Column(key="density", title="Density (non-zeros)", unit="share", better="none"),
+    Column(key="macs", title="MACs", unit="", better="lower"),
+    Column(key="load_ms", title="Load", unit="ms", better="lower"),
+    Column(key="latency_p50_ms", title="Latency p50", unit="ms", better="lower"),
+    Column(key="latency_p90_ms", title="Latency p90", unit="ms", better="lower"),
+    Column(key="speedup", title="Speedup", unit="x", better="higher"),
+    Column(key="throughput_per_s", title="Throughput", unit="1/s", better="higher"),
+    Column(key="peak_memory_bytes", title="Peak memory", unit="bytes", better="lower"),
+)
+_FIDELITY = (
+    Column(key="sqnr_db", title="SQNR, worst output", unit="dB", better="higher"),
+    Column(key="cosine", title="Cosine, worst output", unit="", better="higher"),
+    Column(key="max_abs_error", title="Largest error", unit="", better="lower"),
+    Column(key="agreement", title="Agreement, worst output", unit="share", better="higher"),
+)
+
+
+def compare(entries: Sequence[Entry]) -> Comparison:
+    """Put finished jobs and their originals in one table.
+
+    Every distinct model gives a row of its own, before its jobs. Its latency is the median over its jobs.
+    """
+    columns = (*_FIXED, *_metric_columns(entries), *_FIDELITY)
+    groups: dict[str, list[Entry]] = {}
+    for entry in entries:
+        groups.setdefault(entry.model_id, []).append(entry)
+    rows = tuple(row for group in groups.values() for row in _group_rows(group, columns))
+    quality = _quality_key(entries)
+    return Comparison(
+        columns=columns,
+        rows=_with_front(_with_best(rows, columns), quality, per_model=quality == "sqnr_db"),
+        quality=quality,
+        warnings=tuple(_warnings(entries, quality)),
+    )
+
+
+def to_csv(comparison: Comparison) -> str:
+    """The table as CSV: one line per row, values, then differences, in plain units.
+
+    Texts that a spreadsheet would take for a formula are quoted with an apostrophe.
+    """
+    keys = [column.key for column in comparison.columns]
+    target = io.StringIO()
+    writer = csv.writer(target, lineterminator="\r\n")
+    deltas = [f"delta_{key}" for key in keys]
+    writer.writerow(["id", "name", "kind", "model_id", "model_name", *keys, *deltas, "pareto", "verdict"])
+    for row in comparison.rows:
+        texts = [_safe(text) for text in (row.id, row.name, row.kind, row.model_id, row.model_name)]
+        figures = [row.values.get(key) for key in keys] + [row.deltas.get(key) for key in keys]
+        writer.writerow([*texts, *figures, str(row.pareto).lower(), _safe(row.verdict)])
+    return target.getvalue()
+
+
+def _safe(text: str) -> str:
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def _metric_columns(entries: Sequence[Entry]) -> Iterator[Column]:
+    for name in METRIC_ORDER:
+        if any(name in entry.measurements.compressed.metrics for entry in entries):
+            is_error = name in ERROR_METRICS
+            yield Column(
+                key=name,
+                title=name.upper() if is_error else name.replace("top5", "top-5").capitalize(),
+                unit="" if is_error else "share",
+                better="lower" if is_error else "higher",
+            )
+
+
+def _quality_key(entries: Sequence[Entry]) -> str:
+    """The first metric that every entry has, else the fidelity of the worst output."""
+    for name in METRIC_ORDER:
+        if entries and all(name in entry.measurements.compressed.metrics for entry in entries):
+            return name
+    return "sqnr_db"
+
+
+def _group_rows(group: Sequence[Entry], columns: Sequence[Column]) -> Iterator[Row]:
+    original = _original_row(group, columns)
+    yield original
+    for entry in group:
+        yield _job_row(entry, original, columns)
+
+
+def _original_row(group: Sequence[Entry], columns: Sequence[Column]) -> Row:
+    first = group[0]
+    values = _model_values(first.measurements.original) | {"size_ratio": 1.0}
+    timed = [entry.measurements.original for entry in group if entry.measurements.original.latency_ms]
+    if timed:
+        values["speedup"] = 1.0
+        values["latency_p50_ms"] = median(m.latency_ms.p50_ms for m in timed if m.latency_ms)
+        values["latency_p90_ms"] = median(m.latency_ms.p90_ms for m in timed if m.latency_ms)
+    return Row(
+        id=first.model_id,
+        name=first.model_name,
+        kind="original",
+        model_id=first.model_id,
+        model_name=first.model_name,
+        values={column.key: values.get(column.key) for column in columns},
+        deltas={},
+        exact=True,
+        speed="original",
+        verdict="the original",
+    )
+
+
+def _job_row(entry: Entry, original: Row, columns: Sequence[Column]) -> Row:
+    measured = entry.measurements
+    found = _model_values(measured.compressed) | _pair_values(measured)
+    values = {column.key: found.get(column.key) for column in columns}
+    return Row(
+        id=entry.id,
+        name=entry.name,
+        kind="job",
+        model_id=entry.model_id,
+        model_name=entry.model_name,
+        values=values,
+        deltas={key: _difference(value, original.values[key]) for key, value in values.items()},
+        exact=bool(measured.fidelity) and all(output.exact for output in measured.fidelity.values()),
+        speed=speed_word(measured.speedup),
+        verdict=measured.verdict,
+    )
+
+
+def _model_values(model: ModelMeasurement) -> dict[str, Number]:
+    latency = model.latency_ms
+    return {
+        "size_bytes": model.size_bytes,
+        "zip_bytes": model.zip_bytes,
+        "parameters": model.parameters,
+        "nonzero_parameters": model.nonzero_parameters,
+        "sparsity": model.sparsity,
+        "density": model.density,
+        "macs": model.macs,
+        "load_ms": model.load_ms,
+        "latency_p50_ms": latency.p50_ms if latency else None,
+        "latency_p90_ms": latency.p90_ms if latency else None,
+        "throughput_per_s": model.throughput_per_s,
+        "peak_memory_bytes": model.peak_memory_bytes,
+        **{name: interval.value for name, interval in model.metrics.items()},
+    }
+
+
+def _pair_values(measured: Measurements) -> dict[str, Number]:
+    outputs = list(measured.fidelity.values())
+    worst = worst_sqnr(measured)
+    return {
+        "size_ratio": measured.size_ratio,
+        "speedup": measured.speedup.value if measured.speedup else None,
+        "sqnr_db": worst[1] if worst else None,
+        "cosine": min((o.cosine for o in outputs if o.cosine is not None), default=None),
+        "max_abs_error": max((o.max_abs_error for o in outputs), default=None),
+        "agreement": min((o.agreement for o in outputs if o.agreement is not None), default=None),
+    }
+
+
+def _difference(value: Number, before: Number) -> Number:
+    return None if value is None or before is None else value - before
+
+
+def _with_best(rows: tuple[Row, ...], columns: Sequence[Column]) -> tuple[Row, ...]:
+    winners = {column.key: _best_value(rows, column) for column in columns}
+    won = {
+        row.id: tuple(k for k, best in winners.items() if best is not None and row.values[k] == best)
+        for row in rows
+    }
+    return tuple(row.model_copy(update={"best": won[row.id]}) for row in rows)
+
+
+def _best_value(rows: Sequence[Row], column: Column) -> Number:
+    """The best value, or None where nothing is to be won: fewer than two values, or all the same."""
+    values = [value for row in rows if (value := row.values[column.key]) is not None]
+    if column.better == "none" or len(set(values)) < 2:
+        return None
+    return min(values) if column.better == "lower" else max(values)
+
+
+def _with_front(rows: tuple[Row, ...], quality: str, *, per_model: bool) -> tuple[Row, ...]:
+    """Mark the rows that no other dominates; fidelity compares only rows of one model, a task metric all."""
+    points = {row.id: _point(row, rows, quality) for row in rows}
+    rivals = {row.id: [r for r in rows if not per_model or r.model_id == row.model_id] for row in rows}
+    beaten = {row.id: any(_dominates(points[r.id], points[row.id]) for r in rivals[row.id]) for row in rows}
+    return tuple(row.model_copy(update={"pareto": not beaten[row.id]}) for row in rows)
+
+
+def _point(row: Row, rows: Sequence[Row], quality: str) -> tuple[float, float, float]:
+    """(size, -quality, latency), less is better in each; what was not measured is infinitely bad.
+
+    A job's latency is the original's divided by the paired speedup, so that runs of different days share one
+    clock.
+    """
+    size = row.values["size_bytes"]
+    value = row.values[quality]
+    if quality == "sqnr_db" and row.exact:
+        value = float("inf")
+    if value is not None and quality not in ERROR_METRICS:
+        value = -value
+    original = next(r for r in rows if r.kind == "original" and r.model_id == row.model_id)
+    latency, speedup = original.values["latency_p50_ms"], row.values["speedup"]
+    return (
+        float("inf") if size is None else size,
+        float("inf") if value is None else value,
+        float("inf") if latency is None or not speedup else latency / speedup,
+    )
+
+
+def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+
+
+def _warnings(entries: Sequence[Entry], quality: str) -> Iterator[str]:
+    checks = (
+        ("evaluation data", {e.evaluation_data or f"{e.measurements.data} data" for e in entries}),
+        ("numbers of samples", {str(e.measurements.samples) for e in entries}),
+        ("devices", {e.measurements.device for e in entries}),
+        ("batch sizes", {str(e.measurements.batch_size) for e in entries}),
+        ("thread counts", {str(e.measurements.threads) for e in entries}),
+    )
+    for what, found in checks:
+        if len(found) > 1:
+            yield f"Measured with different {what} ({', '.join(sorted(found))}): compare with care."
+    if len({entry.model_id for entry in entries}) > 1 and quality == "sqnr_db":
+        yield "Fidelity compares each result with its own original: it says nothing across different models."
+    if quality == "sqnr_db" and any(entry.measurements.compressed.metrics for entry in entries):
+        yield "Only some rows have a task metric: the Pareto front uses fidelity instead."
