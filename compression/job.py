@@ -16,7 +16,7 @@ from compression.method import Device, LayerOutcome, Role
 from compression.spec import CompressionSpec
 
 STEPS_FOLDER = "steps"
-"""Under the job folder; step i leaves its model as `steps/<i>/model.onnx` (and `model.onnx.data` beside it)."""
+"""Under the job folder; step i leaves `steps/<i>/model.onnx` (and `model.onnx.data` beside it)."""
 
 
 class Value(BaseModel):
@@ -97,7 +97,7 @@ class Job:
     """The first steps of the spec, in order, that need not run again."""
     threads: int = field(default_factory=_usable_cores)
     request: Mapping[str, Any] = field(default_factory=dict)
-    """What recipe.json repeats of the request beside the spec, so that it can be posted again: model_id, data, name, labels."""
+    """What recipe.json repeats of the request beside the spec: model_id, data (ids by role), name, labels."""
 
 
 class OutputFile(Value):

@@ -2,15 +2,19 @@
 
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from compression.method import Method
 from compression.registry import METHODS
 
 MAX_STEPS = 20
 
-Step = Annotated[reduce(or_, METHODS.values()), Field(discriminator="method")]  # type: ignore[valid-type]
+if TYPE_CHECKING:
+    Step = Method
+else:
+    Step = Annotated[reduce(or_, METHODS.values()), Field(discriminator="method")]
 """Any method's parameters, told apart by their `method` field."""
 
 Metric = Literal["accuracy", "top5", "precision", "recall", "f1", "mse", "mae"]
@@ -23,9 +27,13 @@ class Value(BaseModel):
 class Latency(Value):
     """How inference time is measured."""
 
-    batch_size: int = Field(1, ge=1, le=1024, description="samples per inference, where the model's batch axis is dynamic")
+    batch_size: int = Field(
+        1, ge=1, le=1024, description="samples per inference, where the model's batch axis is dynamic"
+    )
     threads: int = Field(1, ge=1, le=64, description="onnxruntime's intra-op threads")
-    runs: int = Field(50, ge=5, le=1000, description="timed inferences of each model, alternating; bounded to 10 s in all")
+    runs: int = Field(
+        50, ge=5, le=1000, description="timed inferences of each model, alternating; bounded to 10 s in all"
+    )
 
 
 class Evaluation(Value):
@@ -45,12 +53,15 @@ class Evaluation(Value):
 class CompressionSpec(Value):
     """An ordered list of steps with their parameters, how the result is judged, where it runs, and its seed."""
 
-    steps: tuple[Step, ...] = Field(  # type: ignore[valid-type]
-        min_length=1, max_length=MAX_STEPS, description="what to do, in order; each step works on the last one's result"
+    steps: tuple[Step, ...] = Field(
+        min_length=1,
+        max_length=MAX_STEPS,
+        description="what to do, in order; each step works on the last one's result",
     )
     evaluation: Evaluation = Field(default_factory=Evaluation, description="how the result is judged")
     device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="where the job runs; `cuda` waits for a worker with a GPU, `auto` takes what serves best"
+        "auto",
+        description="where the job runs; `cuda` waits for a worker with a GPU, `auto` takes what serves best",
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="makes random choices repeatable")
 

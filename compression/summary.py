@@ -121,7 +121,7 @@ class DatasetSummary(Summary):
     """What a dataset file holds. `labels` is the array of that name, where there is one."""
 
     kind: Literal["dataset"] = "dataset"
-    format: Literal["npz", "safetensors", "parquet", "images"]
+    format: Literal["npz", "npy_folders", "safetensors", "parquet", "images"]
     samples: int
     size_bytes: int
     arrays: tuple[ArraySummary, ...]
