@@ -58,8 +58,12 @@ class LayerOutcome(BaseModel):
 
     layer: str
     changed: bool
-    note: str = Field(description="what was done, or why nothing was: 'int8 per channel', 'already quantized'")
-    numbers: dict[str, float] = Field(default_factory=dict, description="figures by name, such as sparsity or sqnr_db")
+    note: str = Field(
+        description="what was done, or why nothing was: 'int8 per channel', 'already quantized'"
+    )
+    numbers: dict[str, float] = Field(
+        default_factory=dict, description="figures by name, such as sparsity or sqnr_db"
+    )
 
 
 class Forecast(BaseModel):

@@ -28,7 +28,7 @@ class Latency(Value):
     """How inference time is measured."""
 
     batch_size: int = Field(
-        1, ge=1, le=1024, description="samples per inference, where the model's batch axis is dynamic"
+        1, ge=1, le=1024, description="samples per inference where the batch axis is dynamic"
     )
     threads: int = Field(1, ge=1, le=64, description="onnxruntime's intra-op threads")
     runs: int = Field(
