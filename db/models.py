@@ -4,7 +4,20 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Index, Integer, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Enum,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -19,11 +32,35 @@ class UTCDateTime(TypeDecorator[datetime]):
         return None if value is None else value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        return None if value is None else value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return (
+            None
+            if value is None
+            else value.replace(tzinfo=UTC)
+            if value.tzinfo is None
+            else value.astimezone(UTC)
+        )
+
+
+_JSON = JSON(none_as_null=True)
 
 
 class Base(DeclarativeBase):
-    type_annotation_map = {datetime: UTCDateTime, dict[str, Any]: JSON, list[Any]: JSON, list[str]: JSON, dict[str, str]: JSON}  # noqa: RUF012
+    type_annotation_map = {  # noqa: RUF012
+        datetime: UTCDateTime,
+        dict[str, Any]: _JSON,
+        dict[str, str]: _JSON,
+        list[str]: _JSON,
+    }
+
+
+def _words(kind: type[StrEnum], length: int) -> Enum:
+    """A column of plain text that reads back as `kind`; a new member then needs no migration."""
+    return Enum(
+        kind,
+        native_enum=False,
+        length=length,
+        values_callable=lambda members: [str(member) for member in members],
+    )
 
 
 class AssetKind(StrEnum):
@@ -52,6 +89,16 @@ class JobState(StrEnum):
 
 
 FINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED})
+HELD_STATES = frozenset({JobState.RUNNING, JobState.CANCELLING})
+"""A worker holds the job: it has a token and a lease."""
+LIVE_STATES = HELD_STATES | {JobState.QUEUED}
+
+
+class StepState(StrEnum):
+    PENDING = "pending"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
 
 
 class Project(Base):
@@ -61,6 +108,7 @@ class Project(Base):
     name: Mapped[str] = mapped_column(String(100), unique=True)
     max_stored_bytes: Mapped[int] = mapped_column(BigInteger)
     max_running_jobs: Mapped[int]
+    max_queued_jobs: Mapped[int]
     created_at: Mapped[datetime]
 
 
@@ -93,16 +141,20 @@ class Asset(Base):
     """An uploaded model or dataset and what its inspection found."""
 
     __tablename__ = "assets"
-    __table_args__ = (Index("assets_listing", "project_id", "kind", "id"), Index("assets_state", "state"))
+    __table_args__ = (
+        Index("assets_listing", "project_id", "kind", "id"),
+        Index("assets_state", "state"),
+        Index("assets_bytes", "project_id", "sha256"),
+    )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
-    kind: Mapped[AssetKind] = mapped_column(String(10))
+    kind: Mapped[AssetKind] = mapped_column(_words(AssetKind, 10))
     name: Mapped[str] = mapped_column(String(200))
     filename: Mapped[str] = mapped_column(String(255))
     sha256: Mapped[str] = mapped_column(String(64))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
-    state: Mapped[AssetState] = mapped_column(String(12))
+    state: Mapped[AssetState] = mapped_column(_words(AssetState, 12))
     summary: Mapped[dict[str, Any] | None]
     error: Mapped[dict[str, Any] | None]
     attempt: Mapped[int] = mapped_column(default=0)
@@ -127,22 +179,31 @@ class Job(Base):
     preflight: Mapped[dict[str, Any]]
     retry_of: Mapped[str | None] = mapped_column(String(40))
 
-    state: Mapped[JobState] = mapped_column(String(12))
+    state: Mapped[JobState] = mapped_column(_words(JobState, 12))
     queue: Mapped[str] = mapped_column(String(10), doc="cpu or cuda: the Celery queue it waits in")
     time_limit_s: Mapped[float]
     attempt: Mapped[int] = mapped_column(default=0)
-    token: Mapped[str | None] = mapped_column(String(40), doc="of the running attempt; every write of a worker carries it")
+    token: Mapped[str | None] = mapped_column(
+        String(40), doc="of the running attempt; every write of a worker carries it"
+    )
     worker: Mapped[str | None] = mapped_column(String(200))
     lease_expires_at: Mapped[datetime | None]
     rung_at: Mapped[datetime | None] = mapped_column(doc="when a worker was last woken for it")
+    ran_s: Mapped[float] = mapped_column(
+        default=0.0, doc="seconds that earlier attempts ran; queue wait is not in it"
+    )
 
-    step: Mapped[int | None] = mapped_column(doc="index of the current step; the number of steps while evaluating")
+    step: Mapped[int | None] = mapped_column(
+        doc="index of the current step; the number of steps while evaluating"
+    )
     fraction: Mapped[float] = mapped_column(default=0.0, doc="of the whole job, 0..1")
     message: Mapped[str] = mapped_column(Text, default="")
     eta_s: Mapped[float | None]
 
-    queued_at: Mapped[datetime]
-    started_at: Mapped[datetime | None]
+    created_at: Mapped[datetime]
+    queued_at: Mapped[datetime] = mapped_column(doc="when it last entered the queue")
+    started_at: Mapped[datetime | None] = mapped_column(doc="of the first attempt")
+    claimed_at: Mapped[datetime | None] = mapped_column(doc="of the latest attempt")
     cancel_requested_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
 
@@ -159,7 +220,7 @@ class JobStep(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
     index: Mapped[int] = mapped_column(primary_key=True)
     method: Mapped[str] = mapped_column(String(60))
-    state: Mapped[str] = mapped_column(String(12), doc="pending, running, done, failed")
+    state: Mapped[StepState] = mapped_column(_words(StepState, 12))
     cached: Mapped[bool] = mapped_column(default=False, doc="served from the step cache or a checkpoint")
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -171,12 +232,36 @@ class StepResult(Base):
     """The step cache: a finished step's model by everything that determines it."""
 
     __tablename__ = "step_results"
+    __table_args__ = (Index("step_results_use", "project_id", "last_used_at"),)
 
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
     key: Mapped[str] = mapped_column(String(64), primary_key=True)
-    files: Mapped[dict[str, str]] = mapped_column(doc="file name -> sha256 of its blob")
     outcome: Mapped[dict[str, Any]]
+    size_bytes: Mapped[int] = mapped_column(BigInteger, doc="of all its files together")
     created_at: Mapped[datetime]
+    last_used_at: Mapped[datetime]
+
+    files: Mapped[list["StepResultFile"]] = relationship(
+        order_by="StepResultFile.name", lazy="selectin", cascade="all, delete-orphan"
+    )
+
+
+class StepResultFile(Base):
+    __tablename__ = "step_result_files"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["project_id", "key"], ["step_results.project_id", "step_results.key"], ondelete="CASCADE"
+        ),
+        Index("step_result_files_bytes", "project_id", "sha256"),
+    )
+
+    project_id: Mapped[str] = mapped_column(String(40), primary_key=True)
+    key: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(
+        String(255), primary_key=True, doc="relative path within the step's folder"
+    )
+    sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
 
 
 class JobEvent(Base):
@@ -185,7 +270,9 @@ class JobEvent(Base):
     __tablename__ = "job_events"
     __table_args__ = (Index("job_events_job", "job_id", "id"),)
 
-    id: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True)
+    id: Mapped[int] = mapped_column(
+        BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    )
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     type: Mapped[str] = mapped_column(String(30), doc="state, step, progress, note")
     at: Mapped[datetime]
@@ -194,7 +281,7 @@ class JobEvent(Base):
 
 class Artifact(Base):
     __tablename__ = "artifacts"
-    __table_args__ = (UniqueConstraint("job_id", "name"),)
+    __table_args__ = (UniqueConstraint("job_id", "name"), Index("artifacts_bytes", "project_id", "sha256"))
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
@@ -214,7 +301,9 @@ class IdempotencyKey(Base):
     project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"), primary_key=True)
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
     fingerprint: Mapped[str] = mapped_column(String(64), doc="sha256 of method, path and body")
-    job_id: Mapped[str | None] = mapped_column(String(40), doc="null while the first submission is in progress")
+    job_id: Mapped[str | None] = mapped_column(
+        String(40), doc="null while the first submission is in progress"
+    )
     created_at: Mapped[datetime]
 
 

@@ -18,7 +18,9 @@ class Settings(BaseSettings):
     data: Path = Field(Path("data"), description="folder of the embedded database, objects and job folders")
     database_url: str = Field("", description="SQLAlchemy URL; empty: SQLite under `data`")
     broker_url: str = Field("", description="redis:// URL of Redis or Valkey; empty: the embedded server")
-    storage_url: str = Field("", description="file:///folder or s3://bucket/prefix; empty: files under `data`")
+    storage_url: str = Field(
+        "", description="file:///folder or s3://bucket/prefix; empty: files under `data`"
+    )
     s3_endpoint: str | None = Field(None, description="of an S3 server that is not Amazon's")
     s3_public_endpoint: str | None = Field(
         None, description="the endpoint as clients reach it; set it to redirect downloads to presigned URLs"
@@ -30,14 +32,24 @@ class Settings(BaseSettings):
     auth: bool | None = Field(
         None, description="require API keys; unset: only where the service listens beyond loopback"
     )
-    default_project: str = Field("default", description="whose data a caller without a key sees, where keys are off")
+    default_project: str = Field(
+        "default", description="whose data a caller without a key sees, where keys are off"
+    )
 
     max_upload_bytes: int = Field(16 * GIB, gt=0)
     project_max_stored_bytes: int = Field(100 * GIB, gt=0, description="quota of a new project")
     project_max_running_jobs: int = Field(8, gt=0, description="quota of a new project")
+    project_max_queued_jobs: int = Field(1000, gt=0, description="quota of a new project")
+    step_cache_max_bytes: int = Field(20 * GIB, ge=0, description="of each project's kept step results")
+    step_cache_max_entries: int = Field(1000, ge=0, description="of each project's kept step results")
     inspection_wait_s: float = Field(5, ge=0, description="an upload call waits so long for its inspection")
 
     job_time_limit_s: float = Field(6 * 3600, gt=0, description="of running, queue wait not counted")
+    queue_limit_s: float = Field(
+        7 * 24 * 3600,
+        gt=0,
+        description="a job that waited so long in the queue since it was submitted expires",
+    )
     job_memory_bytes: int = Field(16 * GIB, gt=0, description="of a job's sandbox child")
     inspection_time_limit_s: float = Field(120, gt=0)
     inspection_memory_bytes: int = Field(4 * GIB, gt=0)
@@ -45,6 +57,7 @@ class Settings(BaseSettings):
     lease_s: float = Field(30, gt=0)
     heartbeat_s: float = Field(10, gt=0)
     sweep_s: float = Field(10, gt=0, description="how often lost and dead work is looked for")
+    ring_again_s: float = Field(60, gt=0, description="work that waits is rung for again after so long")
     cancel_grace_s: float = Field(10, ge=0, description="from TERM to KILL")
 
     @model_validator(mode="after")
