@@ -1,8 +1,9 @@
 """The contract of a compression method, and the values that pass through it.
 
-A method is one file in `compression/methods/` with one class. Its fields are the parameters a user may set, `forecast`
-says from a summary alone what the step would do, and `apply` does it. The module must import neither torch nor
-onnxruntime at its top, since the API reads the fields of every method; `apply` imports what it needs.
+A method is one file in `compression/methods/` with one class. Its fields are the parameters a user may set,
+`forecast` says from a summary alone what the step would do, and `apply` does it. Its module imports
+neither torch nor onnxruntime at its top, since the API reads every method's fields; `apply` imports what
+it needs.
 """
 
 from abc import ABC, abstractmethod
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from compression.errors import CompressionError, NotApplicable
-from compression.selector import LayerSelector
+from compression.errors import CompressionError, NotApplicable, SelectorMatchedNothing
+from compression.selector import LayerSelector, matches
 from compression.summary import DatasetSummary, LayerSummary, ModelSummary
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class StepOutcome:
 
 
 class Method(BaseModel, ABC):
-    """One step of a pipeline with its parameters. Subclasses add `method: Literal["name"]` and their fields."""
+    """One step of a pipeline. A subclass adds `method: Literal["name"]` and its parameters as fields."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -134,13 +135,17 @@ class Method(BaseModel, ABC):
 
     def candidates(self, model: ModelSummary) -> tuple[LayerSummary, ...]:
         """Layers this method can work on, before the user's selector."""
-        return tuple(
-            layer
-            for layer in model.layers
-            if (self.op_types is None or layer.op_type in self.op_types)
-            and layer.weights
-            and layer.weight.is_float
-        )
+        return tuple(layer for layer in model.layers if self.unfit(layer) is None)
+
+    def unfit(self, layer: LayerSummary) -> str | None:
+        """Why this method cannot work on a layer, as the end of a sentence; None where it can."""
+        if self.op_types is not None and layer.op_type not in self.op_types:
+            return f"is {layer.op_type}, which this method does not work on"
+        if not layer.weights:
+            return "has no weights of its own"
+        if not layer.weight.is_float:
+            return f"holds {layer.weight.dtype}: it is already quantized"
+        return None
 
     def selected(self, model: ModelSummary) -> tuple[LayerSummary, ...]:
         """The candidates that the user's selector picks.
@@ -157,7 +162,22 @@ class Method(BaseModel, ABC):
                 f"{self.method} works on layers with {kinds}; this model has none that still hold floats",
                 hint=f"layers with weights in this model: {found}",
             )
-        return self.layers.select(candidates)
+        try:
+            return self.layers.select(candidates)
+        except SelectorMatchedNothing as error:
+            raise self._explained(error, model) from error
+
+    def _explained(self, error: SelectorMatchedNothing, model: ModelSummary) -> CompressionError:
+        """The same refusal with the true reason, where the pattern names layers that exist but do not fit."""
+        for layer in model.layers:
+            reason = self.unfit(layer) if error.where and matches(error.where, layer) else None
+            if reason is not None:
+                return NotApplicable(
+                    f"{self.method} cannot work on {layer.name!r}: it {reason}",
+                    where=error.where,
+                    hint=error.hint,
+                )
+        return error
 
     def forecast(self, model: ModelSummary, data: Mapping[Role, DatasetSummary]) -> Forecast:
         """What the step would do, told from summaries alone: no model is opened.
@@ -213,9 +233,9 @@ class Method(BaseModel, ABC):
     def apply(self, model: "ir.Model", context: StepContext) -> StepOutcome:
         """Do the step.
 
-        `model` has passed `compression.graph.load`: layers have unique names and the caller owns the object, so it
-        may be changed in place. Inputs and outputs (names, dtypes, dynamic axes) must come out as they went in; the
-        pipeline checks that, and that onnxruntime loads the result.
+        `model` has passed `compression.graph.load`: layers have unique names and the method owns the
+        object: it may change it in place. Inputs and outputs (names, dtypes, dynamic axes) must come out
+        as they went in; the pipeline checks that, and that onnxruntime loads the result.
 
         Raises:
             CompressionError: the step cannot be done on this model, with the reason.

@@ -1,0 +1,130 @@
+"""Which tensors a method that changes weight values works on, and putting changed values in their place.
+
+Kernels and matrices are targets; biases, normalization parameters and other one-dimensional weights are not.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compression.summary import LayerSummary, WeightSummary
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from compression.graph import Layer
+
+RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+OP_TYPES = (
+    frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Gather", "FusedConv", "FusedMatMul"}) | RECURRENT
+)
+FLOATS = frozenset({"FLOAT16", "BFLOAT16", "FLOAT", "DOUBLE"})
+IN_MEMORY_BYTES = 64 * 2**20
+"""Larger tensors are computed anew whenever they are read, so that a model of many GB never lies in memory whole."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One tensor, once, however many layers share it. The first of `layers` gives it its place in the report."""
+
+    value: "ir.Value"
+    tensor: "ir.TensorProtocol"
+    layers: tuple["Layer", ...]
+
+    @property
+    def size(self) -> int:
+        return int(self.tensor.size)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape.numpy())
+
+    def read(self) -> np.ndarray:
+        return self.tensor.numpy()
+
+
+def target_weights(layer: LayerSummary) -> tuple[WeightSummary, ...]:
+    """The weights of a layer that count as targets, from its summary."""
+    chosen = layer.weights if layer.op_type in RECURRENT else layer.weights[:1]
+    rank = 3 if layer.op_type in RECURRENT else 2
+    return tuple(weight for weight in chosen if weight.is_float and len(weight.shape) >= rank)
+
+
+def find_targets(
+    chosen: Sequence["Layer"], everything: Sequence["Layer"]
+) -> tuple[tuple[Target, ...], dict[str, str]]:
+    """The tensors of the chosen layers; and by layer name, why one is left alone.
+
+    A tensor that a layer outside the choice also computes with stays as it is: excluded layers must not
+    change.
+    """
+    owners: dict[int, list[Layer]] = {}
+    for layer in everything:
+        for value in layer.weights:
+            owners.setdefault(id(value), []).append(layer)
+    names = {layer.name for layer in chosen}
+    targets: dict[int, Target] = {}
+    kept: dict[str, str] = {}
+    for layer in chosen:
+        for value in _target_values(layer):
+            outsider = next((owner.name for owner in owners[id(value)] if owner.name not in names), None)
+            if outsider is not None:
+                kept[layer.name] = f"shares its weight with {outsider!r}, which is not selected"
+            elif id(value) not in targets and value.const_value is not None:
+                targets[id(value)] = Target(
+                    value=value, tensor=value.const_value, layers=tuple(owners[id(value)])
+                )
+    return tuple(targets.values()), kept
+
+
+def put(target: Target, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Replaces a tensor by `change` of it, of the same shape and type, in every layer that shares it.
+
+    `change` must be pure: for large tensors it runs again at every reading.
+    """
+    import onnx_ir as ir
+
+    old = target.tensor
+
+    def compute() -> "ir.TensorProtocol":
+        return ir.Tensor(change(old.numpy()), dtype=old.dtype, name=old.name)
+
+    if old.nbytes <= IN_MEMORY_BYTES:
+        target.value.const_value = compute()
+    else:
+        target.value.const_value = ir.LazyTensor(compute, old.dtype, ir.Shape(target.shape), name=old.name)
+
+
+def reduction_axis(layer: "Layer", value: "ir.Value") -> int:
+    """The axis that a layer sums over: the input channels of a kernel, K of a matrix product.
+
+    Sparse kernels need their N:M groups along it. An embedding sums over nothing; its last axis stands in.
+    """
+    node = layer.node
+    if node.op_type == "Conv":
+        return 1
+    if node.op_type == "ConvTranspose":
+        return 0
+    if node.op_type in ("Gemm", "MatMul", "FusedMatMul"):
+        first = node.inputs[0] is value
+        transposed = _flag(node, "transA" if first else "transB")
+        rank = len(value.shape or ())
+        return rank - 1 if first != transposed else rank - 2
+    return len(value.shape or ()) - 1
+
+
+def _flag(node: "ir.Node", name: str) -> bool:
+    attribute = node.attributes.get(name)
+    return attribute is not None and bool(attribute.as_int())
+
+
+def _target_values(layer: "Layer") -> Iterator["ir.Value"]:
+    recurrent = layer.node.op_type in RECURRENT
+    for value in layer.weights if recurrent else layer.weights[:1]:
+        tensor = value.const_value
+        if tensor is None or tensor.dtype.name not in FLOATS:
+            continue
+        if len(tensor.shape) >= (3 if recurrent else 2):
+            yield value
