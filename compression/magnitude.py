@@ -72,7 +72,7 @@ def magnitude_keys(values: np.ndarray, wide: bool) -> np.ndarray:
 
 
 def chunks(values: np.ndarray) -> Iterator[np.ndarray]:
-    """Flat pieces of at most CHUNK elements; of a memory-mapped tensor only one piece is in memory at a time."""
+    """Flat pieces of at most CHUNK elements; of a memory-mapped tensor one piece at a time is in memory."""
     flat = values.reshape(-1)
     for start in range(0, flat.size, CHUNK):
         yield flat[start : start + CHUNK]

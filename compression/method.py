@@ -7,7 +7,7 @@ it needs.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -50,6 +50,17 @@ class Problem(BaseModel):
     @classmethod
     def of(cls, error: CompressionError) -> "Problem":
         return cls(code=error.code, message=error.message, where=error.where, hint=error.hint)
+
+    def as_error(self) -> CompressionError:
+        """The error it stands for, to be raised where there is no preflight to show it in."""
+        kinds: dict[str, type[CompressionError]] = {kind.code: kind for kind in _kinds(CompressionError)}
+        return kinds.get(self.code, NotApplicable)(self.message, where=self.where, hint=self.hint)
+
+
+def _kinds(root: type[CompressionError]) -> Iterator[type[CompressionError]]:
+    yield root
+    for kind in root.__subclasses__():
+        yield from _kinds(kind)
 
 
 class LayerOutcome(BaseModel):

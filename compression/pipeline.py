@@ -1,14 +1,212 @@
 """Runs the steps of a spec on a model, one after the other, and measures what came out."""
 
-from collections.abc import Callable
+import shutil
+import time
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from compression.job import Event, FinishedStep, Job, OutputFile, Result, StepRecord
+from compression.data import Dataset, open_dataset
+from compression.errors import CompressionError
+from compression.job import (
+    STEPS_FOLDER,
+    Event,
+    FinishedStep,
+    Job,
+    Note,
+    OutputFile,
+    Result,
+    StepFinished,
+    StepRecord,
+    StepStarted,
+)
+from compression.measurements import Measurements
+from compression.method import Role, StepContext, StepOutcome
+from compression.outputs import write_outputs
+from compression.preflight import Preflight, preflight
+from compression.probe import Probe, find_probe
+from compression.progress import Tracker
+from compression.summary import ModelSummary
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 __all__ = ["Event", "FinishedStep", "Job", "OutputFile", "Result", "StepRecord", "run"]
 
+MODEL = "model.onnx"
+Listener = Callable[[Event], None]
 
-def run(
-    job: Job, listener: Callable[[Event], None], timing: Callable[[], AbstractContextManager[None]]
-) -> Result:
-    raise NotImplementedError
+
+def run(job: Job, listener: Listener, timing: Callable[[], AbstractContextManager[None]]) -> Result:
+    """Runs a job from its first unfinished step to its output files.
+
+    Each step works on the file the last one wrote. Its result counts when it has the original's
+    interface, opens in onnxruntime and runs once; then `StepFinished` names its files, which stay where
+    they are even if a later step fails. With the same job the same bytes come out.
+
+    Args:
+        job: what to do. Its folder is created where it is missing.
+        listener: hears every event, in order, in this thread.
+        timing: held while inferences are timed, so that no two jobs of a machine time at once.
+
+    Raises:
+        CompressionError: the job cannot be done; `where` begins with the step.
+    """
+    job.folder.mkdir(parents=True, exist_ok=True)
+    bench = _prepare(job)
+    seconds = [step.seconds for step in bench.forecast.steps]
+    seconds.append(max(bench.forecast.seconds - sum(seconds), 1.0))
+    tracker = Tracker(seconds, listener, done=len(job.finished))
+    records = [(done.outcome, done.seconds) for done in job.finished]
+    for index in range(len(job.finished), len(job.spec.steps)):
+        records.append(_run_step(job, index, bench, tracker, listener))
+    files = _step_files(job, len(job.spec.steps) - 1)
+    measurements = _evaluate(job, bench, files[0], tracker, timing)
+    outputs = write_outputs(job, files, records, measurements)
+    tracker.report(len(job.spec.steps), 1.0, "done")
+    return Result(measurements=measurements, outputs=outputs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bench:
+    """What every part of a run needs: the original, the opened data, an inference to try, the forecast."""
+
+    original: Path
+    summary: ModelSummary
+    data: Mapping[Role, Dataset]
+    probe: Probe
+    forecast: Preflight
+
+
+def _prepare(job: Job) -> _Bench:
+    from compression.graph import load, summarise
+
+    original, workdir = job.model, _empty(job.folder / "original")
+    model = load(original, workdir=workdir)
+    unpacked = sorted(workdir.rglob("*.onnx"))
+    if unpacked:
+        original = unpacked[0]
+    summary = summarise(model, size_bytes=_size(original))
+    data = {
+        role: open_dataset(path, _empty(job.folder / "data" / role.value)) for role, path in job.data.items()
+    }
+    forecast = preflight(job.spec, summary, {role: dataset.summary for role, dataset in data.items()})
+    if not forecast.ok:
+        raise forecast.all_problems()[0].as_error()
+    order = [data[role] for role in (Role.EVALUATION, Role.CALIBRATION, Role.TRAINING) if role in data]
+    probe = find_probe(
+        original, model, summary.inputs, order, device=job.device, threads=job.threads, seed=job.spec.seed
+    )
+    return _Bench(original=original, summary=summary, data=data, probe=probe, forecast=forecast)
+
+
+def _run_step(
+    job: Job, index: int, bench: _Bench, tracker: Tracker, listener: Listener
+) -> tuple[StepRecord, float]:
+    step = job.spec.steps[index]
+    name = f"steps.{index} ({step.method})"
+    listener(StepStarted(index=index, method=step.method))
+    tracker.report(index, 0.0, f"starting {step.method}")
+    began = time.monotonic()
+    scratch = _empty(job.folder / "scratch")
+    try:
+        outcome = _apply(job, index, bench, scratch, tracker)
+        files = _save(job, index, outcome.model, bench)
+        bench.probe.check(files[0], name)
+    except CompressionError as error:
+        raise _located(error, name) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    record = StepRecord(
+        layers=outcome.layers,
+        notes=outcome.notes,
+        details=dict(outcome.details),
+        size_bytes=sum(file.stat().st_size for file in files),
+    )
+    seconds = time.monotonic() - began
+    tracker.report(index, 1.0, f"finished {step.method}")
+    relative = tuple(str(file.relative_to(job.folder)) for file in files)
+    listener(StepFinished(index=index, seconds=seconds, outcome=record, files=relative))
+    for note in record.notes:
+        listener(Note(message=note))
+    return record, seconds
+
+
+def _apply(job: Job, index: int, bench: _Bench, scratch: Path, tracker: Tracker) -> StepOutcome:
+    from compression.graph import load
+
+    step = job.spec.steps[index]
+    source = bench.original if index == 0 else _step_files(job, index - 1)[0]
+    model = load(source, workdir=_empty(scratch / "source"))
+    roles = step.needs | step.uses
+    context = StepContext(
+        workdir=_empty(scratch / "work"),
+        data={role: dataset for role, dataset in bench.data.items() if role in roles},
+        device=job.device,
+        threads=job.threads,
+        seed=job.spec.seed,
+        report=lambda fraction, message: tracker.report(index, 0.9 * fraction, message),
+    )
+    return step.apply(model, context)
+
+
+def _save(job: Job, index: int, model: "ir.Model", bench: _Bench) -> tuple[Path, ...]:
+    from compression.graph import check_same_interface, interface, save
+
+    check_same_interface((bench.summary.inputs, bench.summary.outputs), interface(model))
+    folder = _empty(job.folder / STEPS_FOLDER / str(index))
+    return save(model, folder / MODEL)
+
+
+def _evaluate(
+    job: Job,
+    bench: _Bench,
+    compressed: Path,
+    tracker: Tracker,
+    timing: Callable[[], AbstractContextManager[None]],
+) -> Measurements:
+    from compression.evaluation.evaluate import evaluate
+
+    workdir = _empty(job.folder / "evaluation")
+    last = len(job.spec.steps)
+    try:
+        return evaluate(
+            bench.original,
+            compressed,
+            evaluation=job.spec.evaluation,
+            data=bench.data.get(Role.EVALUATION),
+            calibration=bench.data.get(Role.CALIBRATION),
+            device=job.device,
+            seed=job.spec.seed,
+            workdir=workdir,
+            timing=timing,
+            report=lambda fraction, message: tracker.report(last, 0.95 * fraction, message),
+        )
+    finally:
+        shutil.rmtree(workdir, ignore_errors=True)
+
+
+def _located(error: CompressionError, step: str) -> CompressionError:
+    """The same error, its place beginning with the step."""
+    if error.where is None or not error.where.startswith("steps."):
+        error.where = step if error.where is None else f"{step}: {error.where}"
+    return error
+
+
+def _step_files(job: Job, index: int) -> tuple[Path, ...]:
+    """The model a step left, the graph first."""
+    folder = job.folder / STEPS_FOLDER / str(index)
+    return tuple(file for file in (folder / MODEL, folder / f"{MODEL}.data") if file.exists())
+
+
+def _size(model: Path) -> int:
+    """A model on disk; whatever was unpacked beside it belongs to it."""
+    return sum(file.stat().st_size for file in {model, *model.parent.glob(f"{model.name}*")})
+
+
+def _empty(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder

@@ -22,12 +22,12 @@ OP_TYPES = (
 )
 FLOATS = frozenset({"FLOAT16", "BFLOAT16", "FLOAT", "DOUBLE"})
 IN_MEMORY_BYTES = 64 * 2**20
-"""Larger tensors are computed anew whenever they are read, so that a model of many GB never lies in memory whole."""
+"""Larger tensors are computed anew at every reading, so that a big model never lies in memory whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """One tensor, once, however many layers share it. The first of `layers` gives it its place in the report."""
+    """One tensor, once, however many layers share it."""
 
     value: "ir.Value"
     tensor: "ir.TensorProtocol"

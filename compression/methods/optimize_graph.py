@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class OptimizeGraph(Method):
-    """Folds constants and BatchNormalization, drops dead and repeated nodes and weights, and keeps every output.
+    """Folds constants and BatchNormalization, drops dead and repeated nodes and weights, keeps every output.
 
     Nothing is rounded or dropped that an output depends on. A layer that is left out keeps its weights to
     the last bit: nothing is folded into it.
@@ -77,7 +77,7 @@ class OptimizeGraph(Method):
 
 
 def _hide(model: "ir.Model", kept: Sequence["Layer"]) -> list["ir.Value"]:
-    """Turns the weights of layers that must not change into graph inputs for a while: nothing folds an input."""
+    """Turns the weights of layers that must not change into graph inputs: nothing folds an input."""
     graph = model.graph
     hidden: list[ir.Value] = []
     for layer in kept:

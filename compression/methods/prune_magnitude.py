@@ -81,7 +81,7 @@ class PruneMagnitude(Method):
         return forecast.model_copy(update={"warnings": (*forecast.warnings, warning)})
 
     def after(self, layer: LayerSummary) -> LayerSummary:
-        """Zeros at the target share; how they spread over layers under a global cut is not known beforehand."""
+        """Zeros at the target share; how a global cut spreads them over layers is not known beforehand."""
         share = self.sparsity or 0.0
         if self.pattern is not None:
             share = 1 - self.kept_of[0] / self.kept_of[1]
@@ -154,7 +154,7 @@ class PruneMagnitude(Method):
 
 
 def pattern_mask(values: np.ndarray, axis: int, kept: int, of: int) -> np.ndarray:
-    """True at the `of - kept` smallest of every `of` neighbours along `axis`; of equals the earlier one goes."""
+    """True at the `of - kept` smallest of every `of` neighbours on `axis`; of equals the earlier goes."""
     moved = np.moveaxis(values, axis, -1)
     groups = np.abs(moved.reshape(-1, of).astype(np.float64))
     order = np.argsort(groups, axis=1, kind="stable")
