@@ -1,7 +1,7 @@
 """The verdict: measurements in one sentence that does not flatter, by pure rules.
 
-The sentence says, in this order: what is broken, size, speed, and quality. Quality is the task metric where there
-is one, and the fidelity of the outputs otherwise.
+The sentence says, in this order: what is broken, size, speed, and quality. Quality is the task metric where
+there is one, and the fidelity of the outputs otherwise.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ ERROR_METRICS = frozenset({"mse", "mae"})
 """Metrics where less is better; the others are shares, where more is better."""
 
 SPEED_MARGIN = 0.02
-"""Copies of one model differ by so much through memory layout alone: less is called neither faster nor slower."""
+"""Copies of one model differ by so much through memory layout alone: less is no difference."""
 
 FAITHFUL_DB = 20.0
 DIFFERENT_DB = 10.0

@@ -5,11 +5,18 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compression.measurements import Measurements
+from compression.errors import DataMissing
+from compression.evaluation.inputs import Batch, Source, choose_source
+from compression.evaluation.memory import peak_memory_bytes
+from compression.evaluation.outputs import Compared, compare_outputs
+from compression.evaluation.statics import Statics, measure_statics
+from compression.measurements import Interval, Latency, Measurements, ModelMeasurement
 from compression.method import Device
+from compression.verdict import verdict
 
 if TYPE_CHECKING:
     from compression.data import Dataset
+    from compression.evaluation.timing import Timed
     from compression.spec import Evaluation
 
 
@@ -28,7 +35,159 @@ def evaluate(
 ) -> Measurements:
     """Measure two ONNX files (external data beside them) on the same inputs.
 
-    Task metrics come from `data` where it is labelled; fidelity from `data`, else `calibration`, else synthetic inputs.
-    `timing` is held only while inferences are timed, so that no two jobs of a machine time at once.
+    Task metrics come from `data` where it is labelled; fidelity from `data`, else `calibration`, else
+    synthetic inputs. `timing` is held only while inferences are timed, so that no two jobs of a machine time
+    at once.
+
+    Raises:
+        ResultRejected: the compressed model cannot be opened or run.
+        InvalidModel: the original cannot.
     """
-    raise NotImplementedError
+    from compression.evaluation.timing import measure_timing
+
+    report(0.0, "reading sizes and weights")
+    before, after = measure_statics(original, compressed, workdir)
+    source, notes = choose_source(
+        before.summary.inputs,
+        evaluation=data,
+        calibration=calibration,
+        max_samples=evaluation.max_samples,
+        model=before.model,
+        seed=seed,
+    )
+    batch, missing = _timed_batch(source, evaluation.latency.batch_size)
+    report(0.1, "measuring memory")
+    memory = _memory((original, compressed), batch, device, evaluation.latency.threads, workdir)
+    report(0.2, "timing inferences")
+    timed = measure_timing(
+        original, compressed, batch, latency=evaluation.latency, device=device, seed=seed, timing=timing
+    )
+    report(0.3, "comparing outputs")
+    compared = None
+    if batch is not None:
+        compared = compare_outputs(
+            timed.sessions,
+            source,
+            metrics=evaluation.metrics,
+            seed=seed,
+            report=lambda done: report(0.3 + 0.7 * done, "comparing outputs"),
+        )
+    return _measurements(
+        (before, after),
+        timed,
+        memory,
+        compared,
+        source=source,
+        batch=batch,
+        evaluation=evaluation,
+        device=device,
+        notes=(*notes, *missing),
+    )
+
+
+def _timed_batch(source: Source, batch_size: int) -> tuple[Batch | None, tuple[str, ...]]:
+    try:
+        batch = source.timed_batch(batch_size)
+    except DataMissing as error:
+        return None, (f"Speed and fidelity not measured: {error.message}.",)
+    if batch.samples == batch_size:
+        return batch, ()
+    return batch, (
+        f"The model's inputs settle the batch size: timed with {batch.samples}, not {batch_size}.",
+    )
+
+
+def _memory(
+    models: tuple[Path, Path], batch: Batch | None, device: Device, threads: int, workdir: Path
+) -> tuple[int | None, int | None]:
+    feeds = batch.feeds if batch else None
+    before, after = (
+        peak_memory_bytes(model, feeds, device=device, threads=threads, workdir=workdir) for model in models
+    )
+    return before, after
+
+
+def _measurements(
+    statics: tuple[Statics, Statics],
+    timed: "Timed",
+    memory: tuple[int | None, int | None],
+    compared: Compared | None,
+    *,
+    source: Source,
+    batch: Batch | None,
+    evaluation: "Evaluation",
+    device: Device,
+    notes: tuple[str, ...],
+) -> Measurements:
+    from compression.runtime import device_description
+
+    batch_size = batch.samples if batch else evaluation.latency.batch_size
+    latencies = (timed.pairs.original, timed.pairs.compressed) if timed.pairs else (None, None)
+    scores = (compared.scores.original, compared.scores.compressed) if compared else ({}, {})
+    original, compressed = (
+        _model(*figures, batch_size=batch_size)
+        for figures in zip(statics, latencies, timed.load_ms, memory, scores, strict=True)
+    )
+    measured = Measurements(
+        original=original,
+        compressed=compressed,
+        size_ratio=original.size_bytes / max(compressed.size_bytes, 1),
+        speedup=timed.pairs.speedup if timed.pairs else None,
+        fidelity=compared.fidelity if compared else {},
+        incomparable=tuple(compared.incomparable) if compared else (),
+        metric_changes=compared.scores.changes if compared else {},
+        data=source.origin,
+        samples=compared.samples if compared else 0,
+        batch_size=batch_size,
+        threads=evaluation.latency.threads,
+        device=device_description(device),
+        verdict="",
+        notes=(*notes, *_more_notes(compared, memory, device)),
+    )
+    return measured.model_copy(update={"verdict": verdict(measured)})
+
+
+def _model(
+    statics: Statics,
+    latency: Latency | None,
+    load_ms: float,
+    memory: int | None,
+    metrics: dict[str, Interval],
+    *,
+    batch_size: int,
+) -> ModelMeasurement:
+    summary = statics.summary
+    sparsity = 1 - summary.nonzero_parameters / summary.parameters if summary.parameters else 0.0
+    return ModelMeasurement(
+        size_bytes=summary.size_bytes,
+        zip_bytes=statics.zip_bytes,
+        parameters=summary.parameters,
+        nonzero_parameters=summary.nonzero_parameters,
+        sparsity=sparsity,
+        density=1 - sparsity,
+        macs=summary.macs,
+        load_ms=load_ms,
+        latency_ms=latency,
+        throughput_per_s=1000 * batch_size / latency.p50_ms if latency else None,
+        peak_memory_bytes=memory,
+        metrics=metrics,
+        layers=statics.layers,
+    )
+
+
+def _more_notes(
+    compared: Compared | None, memory: tuple[int | None, int | None], device: Device
+) -> tuple[str, ...]:
+    notes = list(compared.notes) if compared else []
+    for name, reason in (compared.incomparable if compared else {}).items():
+        notes.append(f"Output {name!r} was not compared: {reason}.")
+    if None in memory:
+        notes.append(
+            "Peak memory is measured on the CPU only."
+            if device == "cuda"
+            else "Peak memory could not be measured here."
+        )
+    for name, output in (compared.fidelity if compared else {}).items():
+        if not output.finite and not output.newly_nonfinite:
+            notes.append(f"Output {name!r} holds NaN or infinity in the original too.")
+    return tuple(notes)

@@ -1,0 +1,87 @@
+"""Evaluates values that depend on constants alone, such as a stored integer weight times its scale."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnx_ir as ir
+from onnx.reference import ReferenceEvaluator
+
+MAX_NODES = 50
+
+Array = npt.NDArray[Any]
+
+
+def constant_array(value: ir.Value) -> Array | None:
+    """The value as an array when it is an initializer, or computed from initializers alone; else None.
+
+    Chains such as Cast -> Mul, DequantizeLinear or Transpose are computed by ONNX's reference implementation.
+    """
+    if value.const_value is not None:
+        return _numpy(value.const_value)
+    nodes: dict[int, ir.Node] = {}
+    leaves: dict[str, ir.Value] = {}
+    if not _collect(value, nodes, leaves) or not all(leaves):
+        return None
+    return _computed(value, list(nodes.values()), leaves)
+
+
+def _collect(value: ir.Value, nodes: dict[int, ir.Node], leaves: dict[str, ir.Value]) -> bool:
+    """Gather the nodes behind a value, in running order; False when an input is no constant."""
+    if value.const_value is not None:
+        leaves[value.name or ""] = value
+        return True
+    node = value.producer()
+    if node is None or len(nodes) >= MAX_NODES or _has_subgraph(node):
+        return False
+    if id(node) in nodes:
+        return True
+    if not all(item is None or _collect(item, nodes, leaves) for item in node.inputs):
+        return False
+    nodes[id(node)] = node
+    return True
+
+
+def _has_subgraph(node: ir.Node) -> bool:
+    return any(
+        isinstance(attribute, ir.Attr) and attribute.type in {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
+        for attribute in node.attributes.values()
+    )
+
+
+def _computed(value: ir.Value, nodes: list[ir.Node], leaves: dict[str, ir.Value]) -> Array | None:
+    constants = {
+        name: _numpy(leaf.const_value) for name, leaf in leaves.items() if leaf.const_value is not None
+    }
+    versions = _opsets(nodes[-1])
+    try:
+        model = onnx.helper.make_model(
+            onnx.helper.make_graph(
+                [ir.to_proto(node) for node in nodes],
+                "constants",
+                [_described(name, leaf) for name, leaf in leaves.items()],
+                [onnx.helper.make_empty_tensor_value_info(value.name or "")],
+            ),
+            opset_imports=[onnx.helper.make_opsetid(domain, number) for domain, number in versions.items()],
+        )
+        return np.asarray(ReferenceEvaluator(model).run(None, constants)[0])
+    except Exception:  # noqa: BLE001
+        # Custom operators and types that the reference does not know leave this figure out, nothing else.
+        return None
+
+
+def _opsets(node: ir.Node) -> dict[str, int]:
+    """Bodies of If and Loop name no versions of their own: the newest then reads these plain operators."""
+    named = dict(node.graph.opset_imports) if node.graph is not None else {}
+    return named if "" in named else {"": onnx.defs.onnx_opset_version()} | named
+
+
+def _described(name: str, leaf: ir.Value) -> onnx.ValueInfoProto:
+    tensor = leaf.const_value
+    assert tensor is not None
+    return onnx.helper.make_tensor_value_info(name, int(tensor.dtype), list(tensor.shape.numpy()))
+
+
+def _numpy(tensor: ir.TensorProtocol) -> Array:
+    return np.asarray(tensor.numpy())

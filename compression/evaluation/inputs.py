@@ -1,0 +1,154 @@
+"""What the models run on: the evaluation data, else the calibration data, else synthetic inputs."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from compression.data import fit_problems, match_arrays
+from compression.data.fit import is_whole
+from compression.summary import TensorSummary
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from compression.data import Dataset
+
+Feeds = dict[str, npt.NDArray[Any]]
+Origin = Literal["evaluation", "calibration", "synthetic"]
+
+SYNTHETIC_SAMPLES = 16
+FIDELITY_SAMPLES = 256
+"""Samples of unlabelled calibration data: enough for a fidelity figure."""
+MAX_BATCH = 64
+BATCH_ELEMENTS = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """One inference's inputs, and how many of its rows are samples of their own (the rest is filling)."""
+
+    feeds: Feeds
+    samples: int
+    batched: bool = True
+    """False where the model takes one whole sample, without an axis that counts samples."""
+
+    @property
+    def rows(self) -> int:
+        return _rows(self.feeds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where inputs come from. `dataset` is None for synthetic ones."""
+
+    origin: Origin
+    inputs: tuple[TensorSummary, ...]
+    dataset: "Dataset | None" = None
+    model: "ir.Model | None" = None
+    seed: int = 0
+    limit: int | None = None
+
+    @property
+    def samples(self) -> int:
+        """How many samples `batches` gives in all."""
+        found = SYNTHETIC_SAMPLES if self.dataset is None else len(self.dataset)
+        return min(found, self.limit or found)
+
+    @property
+    def labels(self) -> npt.NDArray[Any] | None:
+        """Labels of these samples, where it is the evaluation data and has them."""
+        if self.dataset is None or self.origin != "evaluation" or self.dataset.labels is None:
+            return None
+        return self.dataset.labels[: self.samples]
+
+    def batches(self) -> Iterator[Batch]:
+        """All samples up to the limit, in batches sized for the memory that small and large samples take."""
+        if self.dataset is None:
+            yield from self._synthetic()
+            return
+        whole = _takes_whole(self.inputs, self.dataset)
+        left = self.samples
+        for feeds in self.dataset.feeds(self.inputs, _batch_size(self.inputs, self.dataset), limit=left):
+            samples = 1 if whole else min(_rows(feeds), left)
+            left -= samples
+            yield Batch(feeds=feeds, samples=samples, batched=not whole)
+
+    def timed_batch(self, batch_size: int) -> Batch:
+        """The inputs to time: `batch_size` samples where the model leaves that open."""
+        if self.dataset is None:
+            first = next(iter(self._synthetic()))
+            return first if batch_size == 1 else _repeated(first, batch_size, self.inputs)
+        feeds = next(iter(self.dataset.feeds(self.inputs, batch_size, limit=batch_size)))
+        whole = _takes_whole(self.inputs, self.dataset)
+        batch = Batch(feeds=feeds, samples=1 if whole else _rows(feeds), batched=not whole)
+        return batch if whole else _repeated(batch, batch_size, self.inputs)
+
+    def _synthetic(self) -> Iterator[Batch]:
+        from compression.graph.synthetic import synthesise
+
+        for feeds in synthesise(self.inputs, SYNTHETIC_SAMPLES, self.seed, self.model):
+            yield Batch(feeds=feeds, samples=_rows(feeds))
+
+
+def choose_source(
+    inputs: Sequence[TensorSummary],
+    *,
+    evaluation: "Dataset | None",
+    calibration: "Dataset | None",
+    max_samples: int | None,
+    model: "ir.Model",
+    seed: int,
+) -> tuple[Source, tuple[str, ...]]:
+    """The best source that fits the model's inputs, and notes on what was passed over or made up."""
+    notes: list[str] = []
+    offers: tuple[tuple[Origin, Dataset | None, int | None], ...] = (
+        ("evaluation", evaluation, max_samples),
+        ("calibration", calibration, min(max_samples or FIDELITY_SAMPLES, FIDELITY_SAMPLES)),
+    )
+    for origin, dataset, limit in offers:
+        if dataset is None:
+            continue
+        problems = fit_problems(inputs, dataset.summary)
+        if not problems:
+            if origin == "calibration":
+                notes.append("No evaluation data: the models were compared on the calibration data.")
+            return Source(origin=origin, inputs=tuple(inputs), dataset=dataset, limit=limit), tuple(notes)
+        notes.append(f"The {origin} data does not fit the model and was left out: {problems[0].message}.")
+    notes.append(
+        "No data: inputs were drawn from the declared shapes. They are unlike real inputs, so fidelity and "
+        "agreement on them are a hint that the model still computes the same, and no measure of its accuracy."
+    )
+    return Source(origin="synthetic", inputs=tuple(inputs), model=model, seed=seed), tuple(notes)
+
+
+def _takes_whole(inputs: Sequence[TensorSummary], dataset: "Dataset") -> bool:
+    matched = match_arrays(inputs, dataset.summary)
+    arrays = {array.name: array for array in dataset.summary.arrays}
+    return any(is_whole(arrays[matched[tensor.name]], tensor) for tensor in inputs)
+
+
+def _rows(feeds: Feeds) -> int:
+    return next((array.shape[0] for array in feeds.values() if array.ndim), 1)
+
+
+def _batch_size(inputs: Sequence[TensorSummary], dataset: "Dataset") -> int:
+    matched = match_arrays(inputs, dataset.summary)
+    arrays = {array.name: array for array in dataset.summary.arrays}
+    elements = sum(
+        int(np.prod([size or 1 for size in arrays[matched[tensor.name]].shape[1:]])) for tensor in inputs
+    )
+    return int(min(max(BATCH_ELEMENTS // max(elements, 1), 1), MAX_BATCH))
+
+
+def _repeated(batch: Batch, batch_size: int, inputs: Sequence[TensorSummary]) -> Batch:
+    """The batch cut or repeated to `batch_size` rows; as it is where an input fixes its first axis."""
+    rows = _rows(batch.feeds)
+    is_open = all(t.shape and not isinstance(t.shape[0], int) for t in inputs)
+    is_even = all(array.ndim and array.shape[0] == rows for array in batch.feeds.values())
+    if rows == batch_size or not (is_open and is_even):
+        return batch
+    index = np.arange(batch_size) % rows
+    return Batch(feeds={name: array[index] for name, array in batch.feeds.items()}, samples=batch_size)
