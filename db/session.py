@@ -43,7 +43,7 @@ class Database:
     def transaction(self) -> Iterator[Session]:
         """A session that commits at the end, or rolls back when the block raises.
 
-        On SQLite the write lock is taken at the start (BEGIN IMMEDIATE), so that a transaction never fails half-way
+        On SQLite its first statement takes the write lock (BEGIN IMMEDIATE), so that a transaction never fails half-way
         for having read first. Callbacks given to `after_commit` run once the commit is durable; what one of them
         raises is logged, because the caller's work is done by then.
         """
