@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -49,7 +50,7 @@ def write_outputs(
 def report_document(
     job: Job, records: Sequence[tuple[StepRecord, float]], measurements: Measurements
 ) -> dict[str, Any]:
-    """What report.json holds: every step with its parameters and what became of each layer, and the figures."""
+    """What report.json holds: each step with its parameters, what became of each layer, and the figures."""
     steps = [
         {
             "method": step.method,
@@ -124,5 +125,14 @@ def _link(source: Path, target: Path) -> None:
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:
     path.write_text(
-        json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
+        json.dumps(_finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
     )
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows neither NaN nor infinity: they become null."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,4 @@
-"""Tells how far a job is: one number for the whole from the parts, with an estimate of the time that is left."""
+"""Tells how far a job is: one number for the whole from the parts, and an estimate of the time left."""
 
 import time
 from collections.abc import Callable, Sequence

@@ -27,8 +27,8 @@ class ClipWeights(Method):
 
     title: ClassVar[str] = "Cut off outlying weights, or draw weights towards +-1"
     source: ClassVar[str] = (
-        "x' = x * (1 - a) + a * sign(x) with clipping rate a; the percentile clip is the usual one "
-        "before quantization, as in Jacob et al. 2018 (arXiv:1712.05877) and Zhao et al. 2019 (arXiv:1901.09504)"
+        "x' = x * (1 - a) + a * sign(x) with clipping rate a; the percentile clip is the usual one before "
+        "quantization, as in Jacob et al. 2018 (arXiv:1712.05877) and Zhao et al. 2019 (arXiv:1901.09504)"
     )
     changes: ClassVar[tuple[Change, ...]] = ("values",)
     op_types: ClassVar[frozenset[str] | None] = OP_TYPES
