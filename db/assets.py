@@ -39,10 +39,11 @@ def add_asset(
     sha256: str,
     size_bytes: int,
 ) -> tuple[Asset, bool]:
-    """Records bytes already stored under `object_key(project_id, sha256)`; returns (asset, whether it is new).
+    """Records bytes already stored under `object_key(project_id, sha256)`; returns (asset, is it new).
 
-    The same bytes of the same kind give the asset that is there. Ring `ring_inspection` after the commit for a
-    new one. Raises `QuotaExceeded`, or `ObjectMissing` if the bytes were deleted meanwhile: send them again.
+    The same bytes of the same kind give the asset that is there. Ring `ring_inspection` after the commit for
+    a new one. Raises `QuotaExceeded`, or `ObjectMissing` if the bytes were deleted meanwhile: send them
+    again.
     """
     project = lock_project(s, project_id)
     known = _find_bytes(s, project_id, kind, sha256)
@@ -116,7 +117,7 @@ def delete_asset(s: Session, store: ObjectStore, project_id: str, kind: AssetKin
 
 
 def claim_inspection(s: Session, asset_id: str, lease_s: float, now: datetime | None = None) -> Asset | None:
-    """The asset with its `attempt` raised and a lease, unless it needs no inspection or another worker has it."""
+    """The asset, its `attempt` raised, under a lease; None if another worker has it or none is needed."""
     now = now or utcnow()
     free = or_(Asset.lease_expires_at.is_(None), Asset.lease_expires_at < now)
     values = {"attempt": Asset.attempt + 1, "lease_expires_at": now + timedelta(seconds=lease_s)}

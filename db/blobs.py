@@ -1,11 +1,11 @@
-"""Which bytes a project has: one row for each object, whatever refers to it, and the end of those nothing refers to.
+"""Which bytes a project has, one row for each object, and the end of those that nothing refers to.
 
-The order that keeps rows and objects together, with a lock on the blob (project and hash) in every transaction below:
-1. Bytes are stored first; then `add_blob` makes the row, within the transaction that makes what refers to it, and
-   looks under the lock that the object is there. So no row names bytes that are missing.
-2. `release_blobs` drops the row of a blob that nothing refers to any more. After that commit, and under the lock
-   again, the object is deleted if there is still no row.
-A crash between storing and 1, or within 2, leaves an object without a row: harmless, and removed by `sweep_orphans`.
+The order that keeps rows and objects together; each transaction locks the blob (project and hash):
+1. Bytes are stored first; then `add_blob` makes the row, within the transaction that makes what refers to it,
+   and looks under the lock that the object is there. So no row names bytes that are missing.
+2. `release_blobs` drops the row of a blob that nothing refers to any more. After that commit, and under the
+   lock again, the object is deleted if there is still no row.
+A crash between storing and 1, or within 2, leaves an object without a row: harmless, and swept by `db.sweep`.
 """
 
 import zlib
@@ -30,7 +30,7 @@ def object_key(project_id: str, sha256: str) -> str:
 def add_blob(s: Session, store: ObjectStore, project_id: str, sha256: str, size_bytes: int) -> None:
     """Records stored bytes once. Raises `ObjectMissing` if they are gone: store them again and repeat.
 
-    Who adds several in one transaction adds them in the order of their hashes, or two could wait for each other.
+    Add several in the order of their hashes, or two transactions could wait for each other.
     """
     _lock(s, project_id, sha256)
     if not store.exists(object_key(project_id, sha256)):
@@ -69,7 +69,7 @@ def is_referenced() -> ColumnElement[bool]:
 
 
 def is_counted() -> ColumnElement[bool]:
-    """Whether the blob of the enclosing query counts towards the quota: the step cache is not the project's wish."""
+    """Whether the enclosing query's blob counts towards the quota: the step cache is free of charge."""
     asset = exists().where(
         Asset.project_id == Blob.project_id,
         Asset.sha256 == Blob.sha256,

@@ -7,7 +7,7 @@ StateError
 │   ├── AssetNotReady        it is still being inspected, or was refused
 │   └── JobFinished          a final job can no longer be cancelled
 ├── QuotaExceeded            a limit of the project: `quota`, `limit`, `used`, `wanted`
-└── StorageError             the object store could not do it; worth trying again unless a subclass says otherwise
+└── StorageError             the object store could not do it; `retryable` says if it may later
     ├── ObjectMissing        no object has this key
     ├── InvalidKey           not a key at all; a defect of the caller
     └── StorageUnavailable   the store cannot be reached or is full
@@ -17,7 +17,7 @@ from typing import ClassVar
 
 
 class StateError(Exception):
-    """Something the state refuses. `code` is stable; `retryable` says whether the same call may succeed later."""
+    """Something the state refuses. `code` is stable; `retryable`: the same call may succeed later."""
 
     code: ClassVar[str] = "state_error"
     retryable: ClassVar[bool] = False

@@ -43,9 +43,10 @@ def reserve(
 ) -> Reserved | Replay | Mismatch | InProgress:
     """Takes the key for a submission whose method, path and body hash to `fingerprint`.
 
-    Reserve, submit and `complete` in one transaction and a submission that fails leaves no key behind; a second one
-    that comes meanwhile then waits for it. Reserve in a transaction of its own and the second sees `InProgress`,
-    for at most five minutes: a process that died does not hold a key for ever. Keys are kept for 24 hours.
+    Reserve, submit and `complete` in one transaction and a submission that fails leaves no key behind; a
+    second one that comes meanwhile then waits for it. Reserve in a transaction of its own and the second sees
+    `InProgress`, for at most five minutes: a process that died does not hold a key for ever. Keys are kept
+    for 24 hours.
     """
     now = now or utcnow()
     for _ in range(3):

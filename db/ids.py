@@ -33,6 +33,6 @@ os.register_at_fork(after_in_child=_ulids.__init__)  # type: ignore[misc]
 
 
 def new_id(prefix: str) -> str:
-    """`prefix`, an underscore, and 26 lower-case Crockford base32 characters; later ids sort after earlier ones."""
+    """`prefix`, an underscore and 26 lower-case Crockford base32 characters; a later id sorts after."""
     number = _ulids.next()
     return f"{prefix}_" + "".join(_ALPHABET[number >> shift & 31] for shift in range(125, -1, -5))

@@ -1,10 +1,10 @@
 """An object on its way in: hashed while its bytes are written to a local file, stored when complete.
 
-The key of an object is made from its hash, which is known only at the end. So the bytes wait in a file beside the
-store (local files: renamed into place) or on the local disk (S3: sent in parts at commit). The other way on S3,
-a multipart upload to a temporary key and a server-side copy, was not taken: the copy reads and writes everything once
-more on the server, needs parts itself beyond 5 GB, and a dead process leaves paid-for parts that only a bucket
-rule removes. The price is local disk space for the uploads in progress.
+The key of an object is made from its hash, which is known only at the end. So the bytes wait in a file beside
+the store (local files: renamed into place) or on the local disk (S3: sent in parts at commit). The other way
+on S3, a multipart upload to a temporary key and a server-side copy, was not taken: the copy reads and writes
+everything once more on the server, needs parts itself beyond 5 GB, and a dead process leaves paid-for parts
+that only a bucket rule removes. The price is local disk space for the uploads in progress.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from db.errors import StorageUnavailable
 class IncomingObject:
     """Write chunks, then `commit(key)` or `abort()`; leaving a `with` block without a commit aborts.
 
-    Memory stays bounded by the chunks given. Calls block on disk and hashing (both release the GIL) and must not
-    overlap, but may come from different threads, so an async caller awaits each one in a thread pool.
+    Memory stays bounded by the chunks given. Calls block on disk and hashing (both release the GIL) and must
+    not overlap, but may come from different threads, so an async caller awaits each one in a thread pool.
     """
 
     def __init__(self, folder: Path, store: Callable[[str, Path], None]) -> None:

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from datetime import timedelta
 from enum import StrEnum
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import or_, select, true, update
 from sqlalchemy.orm import Session
 
 from db.clock import utcnow
-from db.errors import NotFound
 from db.ids import new_id
-from db.models import ApiKey
+from db.models import ApiKey, Project
 
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SECRET_CHARS = 36  # 214 bits, so that a plain hash is enough to store.
@@ -30,16 +29,22 @@ class Scope(StrEnum):
     JOBS_WRITE = "jobs:write"
 
 
-def create_key(s: Session, project_id: str, name: str, scopes: Sequence[Scope]) -> tuple[ApiKey, str]:
-    """A new key and its secret, `mpk_<36 characters>_<checksum>`, which is stored nowhere."""
+SCOPES = tuple(Scope)
+
+
+def create_key(s: Session, project: Project, name: str, scopes: Sequence[str]) -> tuple[ApiKey, str]:
+    """A new key and its secret, `mpk_<36 characters>_<checksum>`, which is stored nowhere.
+
+    Raises ValueError for a scope that is not in `SCOPES`.
+    """
     secret = _new_secret()
     key = ApiKey(
         id=new_id("key"),
-        project_id=project_id,
+        project_id=project.id,
         name=name,
         prefix=secret[:_SHOWN_CHARS],
         sha256=_sha256(secret),
-        scopes=sorted(set(map(str, scopes))),
+        scopes=sorted({str(Scope(scope)) for scope in scopes}),
         created_at=utcnow(),
     )
     s.add(key)
@@ -48,7 +53,9 @@ def create_key(s: Session, project_id: str, name: str, scopes: Sequence[Scope]) 
 
 
 def find_key(s: Session, secret: str) -> ApiKey | None:
-    """The key whose secret this is, unless it was revoked. A mistyped secret fails its checksum without a query."""
+    """The key whose secret this is, unless it was revoked. A mistyped secret fails its checksum without a
+    query.
+    """
     if not looks_like_secret(secret):
         return None
     digest = _sha256(secret)
@@ -68,14 +75,13 @@ def list_keys(s: Session, project_id: str) -> list[ApiKey]:
     return list(s.scalars(select(ApiKey).where(ApiKey.project_id == project_id).order_by(ApiKey.id.desc())))
 
 
-def revoke_key(s: Session, project_id: str, key_id: str) -> ApiKey:
-    """From the commit on the key opens nothing; revoking again changes nothing. Raises `NotFound`."""
-    key = s.get(ApiKey, key_id)
-    if key is None or key.project_id != project_id:
-        raise NotFound(f"There is no key {key_id}")
-    key.revoked_at = key.revoked_at or utcnow()
-    s.flush()
-    return key
+def revoke_key(s: Session, key_id: str, project_id: str | None = None) -> bool:
+    """From the commit on the key opens nothing. False: no active key has this id (in that project, where
+    given).
+    """
+    mine = true() if project_id is None else ApiKey.project_id == project_id
+    active = update(ApiKey).where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None), mine)
+    return s.scalar(active.values(revoked_at=utcnow()).returning(ApiKey.id)) is not None
 
 
 def looks_like_secret(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""The rows that the API and the workers share. Every query on them lives in a sibling module, none elsewhere."""
+"""The rows that the API and the workers share. Every query on them lives in a sibling module."""
 
 from datetime import UTC, datetime
 from enum import StrEnum

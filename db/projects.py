@@ -14,7 +14,7 @@ from db.settings import Settings
 
 
 def ensure_project(s: Session, name: str, settings: Settings) -> Project:
-    """The project of this name, made with the settings' quotas if it is new; safe when two callers make it at once."""
+    """The project of this name, made with the settings' quotas if new; two callers at once do no harm."""
     insert = sqlite.insert if database_of(s).dialect == "sqlite" else postgresql.insert
     s.execute(
         insert(Project)
@@ -60,7 +60,7 @@ def lock_project(s: Session, project_id: str) -> Project:
 
 
 def stored_bytes(s: Session, project_id: str) -> int:
-    """Of the project's models, datasets and artifacts; the same bytes count once, the step cache not at all."""
+    """Of the project's models, datasets and artifacts; the same bytes count once, kept steps not at all."""
     total = select(func.coalesce(func.sum(Blob.size_bytes), 0)).where(
         Blob.project_id == project_id, is_counted()
     )

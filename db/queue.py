@@ -1,4 +1,4 @@
-"""The bell: tells workers that there is work. The row is the truth, so a message that is lost costs only time."""
+"""The bell tells workers that there is work. The row is the truth: a message that is lost costs only time."""
 
 import threading
 from functools import cached_property
@@ -24,10 +24,11 @@ BROKER_TIMEOUT_S = 1.0
 
 
 class Bell:
-    """Sends Celery messages by task name, with an id and nothing else. Thread-safe; connects at the first ring.
+    """Sends Celery messages by task name, with an id and nothing else.
 
-    Ring after the commit (`after_commit`). A broker that is down or slow costs a second or two and a logged warning:
-    the call returns False, `rung_at` stays as it was, and the sweeper rings again.
+    Thread-safe; connects at the first ring.
+    Ring after the commit (`after_commit`). A broker that is down or slow costs a second or two and a logged
+    warning: the call returns False, `rung_at` stays as it was, and the sweeper rings again.
     """
 
     def __init__(self, settings: Settings, database: Database) -> None:

@@ -18,7 +18,7 @@ from db.local_store import sweep_folder
 from db.settings import Settings
 from db.storage import CHUNK_BYTES, ObjectInfo, ObjectStore, checked_key
 
-# At most four parts of 8 MiB are in memory; S3 takes at most 10,000 parts, so parts grow with the file by themselves.
+# At most four parts of 8 MiB are in memory. S3 takes 10,000 parts, so those of files beyond 80 GB are larger.
 _TRANSFER = TransferConfig(multipart_threshold=8 << 20, multipart_chunksize=8 << 20, max_concurrency=4)
 _MISSING = {"404", "NoSuchKey", "NotFound"}
 
@@ -126,6 +126,7 @@ def _client(settings: Settings, endpoint: str | None) -> Any:
         read_timeout=60,
         retries={"mode": "standard", "total_max_attempts": 3},
         max_pool_connections=50,
+        signature_version="s3v4",
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         s3={"addressing_style": "path"} if endpoint else {},

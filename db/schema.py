@@ -28,7 +28,8 @@ def config() -> Config:
 def upgrade(connection: Connection) -> None:
     """Runs the missing revisions within the caller's transaction, which has the write lock on SQLite.
 
-    On Postgres an advisory lock, held until the commit, makes a second process wait and then find nothing to do.
+    On Postgres an advisory lock, held until the commit, makes a second process wait. It then finds nothing
+    to do.
     """
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})

@@ -43,9 +43,9 @@ class Database:
     def transaction(self) -> Iterator[Session]:
         """A session that commits at the end, or rolls back when the block raises.
 
-        On SQLite its first statement takes the write lock (BEGIN IMMEDIATE), so that a transaction never fails half-way
-        for having read first. Callbacks given to `after_commit` run once the commit is durable; what one of them
-        raises is logged, because the caller's work is done by then.
+        On SQLite its first statement takes the write lock (BEGIN IMMEDIATE), so that a transaction never
+        fails half-way for having read first. Callbacks given to `after_commit` run once the commit is
+        durable; what one of them raises is logged, because the caller's work is done by then.
         """
         with Session(self._writer, expire_on_commit=False) as session:
             session.info[_DATABASE] = self
@@ -57,12 +57,12 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A session that only reads: one consistent view on SQLite; writing in it is an error on both dialects."""
+        """A session that only reads, on SQLite from one snapshot; writing in it raises on both dialects."""
         with Session(self._reader, expire_on_commit=False, autoflush=False) as session:
             yield session
 
     def migrate(self) -> None:
-        """Brings the tables to the newest revision. Several processes may call it at once: one does the work."""
+        """Brings the tables to the newest revision; of several processes at once, one does the work."""
         if self.dialect == "sqlite":
             _use_wal(self.engine)
         with self._writer.begin() as connection:
@@ -85,7 +85,7 @@ def after_commit(session: Session, callback: Callable[[], object]) -> None:
 
 def database_of(session: Session) -> Database:
     """The database whose `transaction()` opened this session."""
-    return cast(Database, session.info[_DATABASE])
+    return cast("Database", session.info[_DATABASE])
 
 
 def _run(callback: Callable[[], object]) -> None:
@@ -121,7 +121,7 @@ def _open_sqlite(database_url: str, path: Path) -> Engine:
 
 def _prepare_sqlite(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
     """Leaves BEGIN to us, since the driver's own comes too late for consistent reads."""
-    sqlite = cast(Any, connection)
+    sqlite = cast("Any", connection)
     sqlite.isolation_level = None
     for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         sqlite.execute(f"PRAGMA {pragma}").close()

@@ -1,4 +1,4 @@
-"""The step cache: what finished steps made, found again by everything that determines it, and bounded per project."""
+"""The step cache: what finished steps made, by everything that determines it, bounded for each project."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class StepFile:
 def find_step_result(s: Session, project_id: str, key: str) -> StepResult | None:
     """With its `files` and `outcome`. Needs a writing transaction, for it notes the use.
 
-    Its objects may be pruned before they are copied: an `ObjectMissing` then means that the step is to be run.
+    Its objects may be pruned before they are copied: upon `ObjectMissing` run the step.
     """
     found = s.get(StepResult, (project_id, key), populate_existing=True)
     if found is not None:

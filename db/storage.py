@@ -26,9 +26,10 @@ class ObjectInfo:
 class ObjectStore(ABC):
     """Bytes under keys such as `projects/prj_.../ab/abcd...`.
 
-    An object appears whole or not at all, and once `put` or `IncomingObject.commit` returns it survives a crash.
-    Putting a key again replaces the object; keys carry the bytes' hash, so the bytes are the same. Every method is
-    thread-safe, blocks, holds a bounded amount of memory, and raises `StorageError` or one of its subclasses.
+    An object appears whole or not at all, and once `put` or `IncomingObject.commit` returns it survives a
+    crash. Putting a key again replaces the object; keys carry the bytes' hash, so the bytes are the same.
+    Every method is thread-safe, blocks, holds a bounded amount of memory, and raises `StorageError` or one of
+    its subclasses.
     """
 
     @abstractmethod
@@ -37,7 +38,7 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def get(self, key: str, target: Path) -> None:
-        """Writes the object into the file `target`, which appears only when complete. Raises `ObjectMissing`."""
+        """Writes the object to the file `target`, which appears only complete. Raises `ObjectMissing`."""
 
     @abstractmethod
     def open_range(self, key: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
@@ -63,7 +64,7 @@ class ObjectStore(ABC):
 
     @abstractmethod
     def presign(self, key: str, filename: str, seconds: int) -> str | None:
-        """A URL from which a client can download the object by itself, saved as `filename`; None: go through the API."""
+        """A URL for clients to download the object as `filename`; None: it must go through the API."""
 
     @abstractmethod
     def begin(self) -> IncomingObject:

@@ -16,7 +16,7 @@ DAY_S = 24 * 3600
 def sweep_orphans(database: Database, store: ObjectStore, older_than_s: float = DAY_S) -> int:
     """Deletes objects without a row, and rows nothing refers to; returns how many objects went.
 
-    Only objects older than `older_than_s` are looked at, so that none goes between its storing and its recording.
+    Only objects older than `older_than_s` are looked at: younger ones may just be waiting for their row.
     """
     with database.transaction() as s:
         for project_id, sha256 in unreferenced(s):

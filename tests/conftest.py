@@ -4,7 +4,8 @@
 - `database`: a migrated, empty database; the test runs once on SQLite and once on Postgres
 - `store`: an empty object store; the test runs once on local files and once on S3
 - `files`: an object store on local files only
-- `service_settings`: of a whole service, once embedded (SQLite, local files) and once as a cluster (Postgres, S3)
+- `service_settings`: of a whole service, once embedded (SQLite, local files) and once as a cluster (Postgres,
+  S3)
 - `project`: a project in `database`
 """
 
@@ -151,7 +152,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[ObjectStor
 
 @pytest.fixture(params=["embedded", "cluster"])
 def service_settings(request: pytest.FixtureRequest, tmp_path: Path, broker_url: str) -> Settings:
-    """Of a whole service on an empty database, store and broker, in both set-ups that are promised to work."""
+    """Of a whole service on an empty database, store and broker, in both set-ups that have to work."""
     if request.param == "embedded":
         return Settings(
             data=tmp_path, database_url=request.getfixturevalue("sqlite_url"), broker_url=broker_url

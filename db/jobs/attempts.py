@@ -1,4 +1,4 @@
-"""A worker's attempt at a job: it begins with a claim, and every write that follows carries the claim's token."""
+"""A worker's attempt at a job: it begins with a claim, whose token every later write carries."""
 
 import secrets
 from collections.abc import Iterable, Mapping
@@ -36,9 +36,10 @@ def claim(
 ) -> Job | NotClaimed:
     """Takes a queued job: attempt + 1, a new `token`, a lease until `now` + `lease_s` seconds.
 
-    Exactly one of many claimers gets it: the UPDATE is conditional on `queued`. The project's `max_running_jobs`
-    holds exactly too, because claims of one project queue up at its locked row (on SQLite at the write lock) and
-    nothing else makes a job running; so the count cannot grow between being read and being acted on.
+    Exactly one of many claimers gets it: the UPDATE is conditional on `queued`. The project's
+    `max_running_jobs` holds exactly too, because claims of one project queue up at its locked row (on SQLite
+    at the write lock) and nothing else makes a job running; so the count cannot grow between being read and
+    being acted on.
     """
     now = now or utcnow()
     job = find_job(s, job_id)
@@ -72,7 +73,7 @@ def time_left_s(job: Job, now: datetime | None = None) -> float:
 def heartbeat(
     s: Session, job_id: str, token: str, lease_s: float, now: datetime | None = None
 ) -> JobState | None:
-    """Prolongs the lease; returns `running`, or `cancelling` when the job is to stop; None when it was lost."""
+    """Prolongs the lease; returns `running`, `cancelling` when the job is to stop, None when it was lost."""
     lease = (now or utcnow()) + timedelta(seconds=lease_s)
     held = update(Job).where(Job.id == job_id, Job.token == token, Job.state.in_(HELD_STATES))
     return s.scalars(held.values(lease_expires_at=lease).returning(Job.state)).one_or_none()
@@ -101,7 +102,7 @@ def succeed(
 ) -> bool:
     """Keeps the results, all or nothing; the artifacts' bytes are already stored.
 
-    False: nothing was kept, because the attempt is stale, or because a cancel came first, which is then fulfilled.
+    False: nothing was kept, for the attempt is stale, or a cancel came first, which is then fulfilled.
     """
     now = now or utcnow()
     values = {"measurements": dict(measurements), "fraction": 1.0}
@@ -131,7 +132,7 @@ def cancelled(s: Session, job_id: str, token: str, now: datetime | None = None) 
 
 
 def release(s: Session, job_id: str, token: str, now: datetime | None = None) -> bool:
-    """Gives the job back because this worker shuts down: queued again, the attempt not counted. False: stale."""
+    """The worker shuts down: the job is queued again and the attempt not counted. False: stale."""
     now = now or utcnow()
     job = find_job(s, job_id)
     if job is None or job.token != token:
@@ -147,7 +148,7 @@ def fail_poison(s: Session, job: Job, sources: Iterable[JobState], now: datetime
     """Fails a job that ended `attempt` workers without a word; false if it has changed since it was read."""
     error = {
         "code": "poison",
-        "message": f"The job was started {job.attempt} times and each time its worker ended without a result.",
+        "message": f"The job was started {job.attempt} times; its worker each time ended without a result.",
         "where": None,
         "hint": "It probably needs more memory than the worker has. Use a smaller model or less data.",
         "retryable": False,

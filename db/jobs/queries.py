@@ -30,7 +30,7 @@ def list_jobs(
     limit: int = 50,
     cursor: str | None = None,
 ) -> tuple[list[Job], str | None]:
-    """The newest first, and the cursor of the next page (None: that was all). `label` is a key and its value."""
+    """The newest first, and the next page's cursor (None: that was all). `label` is a key and its value."""
     wish = select(Job).where(Job.project_id == project_id)
     if state is not None:
         wish = wish.where(Job.state == state)

@@ -28,12 +28,13 @@ def lost(s: Session, now: datetime, settings: Settings, limit: int = 100) -> lis
     """Takes care of what nobody else will, and returns the queued jobs to ring for after the commit.
 
     1. Queued for longer than `queue_limit_s`: expired.
-    2. Held under a lease that ended before `now`: cancelling becomes cancelled; running goes back to the queue with
-       its attempts and finished steps kept, or fails when attempts (`poison`) or time (`time_limit`) are used up.
-    3. Queued and never rung for, or last rung for more than `ring_again_s` ago: returned, the oldest first, at most
-       `limit`; without those whose project runs as many jobs as it may.
+    2. Held under a lease that ended before `now`: cancelling becomes cancelled; running goes back to the
+       queue with its attempts and finished steps kept, or fails when attempts (`poison`) or time
+       (`time_limit`) are used up.
+    3. Queued and never rung for, or last rung for more than `ring_again_s` ago: returned, the oldest first,
+       at most `limit`; without those whose project runs as many jobs as it may.
 
-    Several sweepers at once do no harm: each change is conditional, and a second message finds nothing to claim.
+    Several sweepers at once do no harm: changes are conditional, and a second message finds nothing to claim.
     """
     _expire(s, now, settings.queue_limit_s, limit)
     _take_back(s, now, settings.max_attempts, limit)
@@ -41,7 +42,7 @@ def lost(s: Session, now: datetime, settings: Settings, limit: int = 100) -> lis
 
 
 def next_waiting(s: Session, project_id: str) -> list[Waiting]:
-    """The oldest queued job of the project on each queue: ring for them when a job of a busy project has ended."""
+    """The project's oldest queued job on each queue: ring for them when a job of a busy project has ended."""
     oldest = select(func.min(Job.id)).where(Job.project_id == project_id, Job.state == JobState.QUEUED)
     found = select(Job.id, Job.queue).where(Job.id.in_(oldest.group_by(Job.queue)))
     return [Waiting(job_id=job_id, queue=queue) for job_id, queue in s.execute(found)]
@@ -85,7 +86,7 @@ def _take_back(s: Session, now: datetime, max_attempts: int, limit: int) -> None
 
 
 def _take_back_one(s: Session, job: Job, now: datetime, max_attempts: int) -> None:
-    """The guard repeats that the lease is dead, for a late heartbeat may have prolonged it since it was read."""
+    """The guard asks again whether the lease is dead, for a late heartbeat may have prolonged it."""
     dead = (Job.lease_expires_at < now) & (Job.token == job.token)
     ran_s = ran_until(job, min(now, job.lease_expires_at or now))
     if job.state is JobState.CANCELLING:

@@ -1,4 +1,4 @@
-"""What a worker says while it runs a job. Each function returns False, and writes nothing, once its token is stale."""
+"""What a worker says while it runs a job. Once its token is stale, nothing is written and False returned."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -47,10 +47,10 @@ def progress(
     message: str = "",
     eta_s: float | None = None,
 ) -> bool:
-    """`fraction` is of the whole job, 0..1; `step` the current step's index, or their number while evaluating.
+    """`fraction` is of the whole job, 0..1; `step` the index, or the number of steps while evaluating.
 
-    The row has every report; an event is added only where the step or the whole percent changed, so that a job of
-    hours has hundreds of events and not thousands.
+    The row has every report; an event is added only where the step or the whole percent changed, so that a
+    job of hours has hundreds of events and not thousands.
     """
     before = s.execute(select(Job.step, Job.fraction).where(Job.id == job_id)).one_or_none()
     if not hold(s, job_id, token, step=step, fraction=fraction, message=message, eta_s=eta_s):

@@ -30,8 +30,9 @@ def submit(
     time_limit_s: float,
     retry_of: str | None = None,
 ) -> Job:
-    """A queued job; ring for it after the commit. `data` maps roles to dataset ids, `spec` is a CompressionSpec's JSON.
+    """A queued job; ring for it after the commit.
 
+    `data` maps roles to dataset ids, `spec` is a CompressionSpec's JSON.
     The model and datasets cannot be deleted before the job is over. Raises `NotFound`, `AssetNotReady`,
     `QuotaExceeded` (`max_queued_jobs`, or `max_stored_bytes` when the project is already full).
     """
@@ -96,8 +97,8 @@ def request_cancel(s: Session, project_id: str, job_id: str) -> Job:
 def retry(s: Session, project_id: str, job_id: str) -> Job:
     """A new job like a failed, cancelled or expired one; ring for it after the commit.
 
-    Steps that the old one finished are served from the step cache. Raises what `submit` raises, and `Conflict` for a
-    job that has not ended so.
+    Steps that the old one finished are served from the step cache. Raises what `submit` raises, and
+    `Conflict` for a job that has not ended so.
     """
     job = get_job(s, project_id, job_id)
     if job.state not in (JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED):

@@ -159,7 +159,7 @@ def test_what_a_dead_upload_left_is_swept(store: ObjectStore) -> None:
 
 
 def test_a_large_upload_takes_little_memory(store: ObjectStore) -> None:
-    """The share that depends on the size would show: this is 24 times the allowance."""
+    """Were it to hold a fixed share of the bytes, six times the allowance would show it."""
     process, chunk, peak = psutil.Process(), bytes(MIB), 0
     store.check()
     before = process.memory_info().rss
