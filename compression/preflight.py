@@ -111,7 +111,7 @@ def _operator_problems(model: ModelSummary) -> Iterator[Problem]:
     if unknown and model.functions == 0:
         yield Problem(
             code="unsupported_model",
-            message=f"the model uses operators of {', '.join(sorted(unknown))}, which onnxruntime does not bring along",
+            message=f"onnxruntime does not know operators of {', '.join(sorted(unknown))}",
             hint="export it with standard ONNX operators, or with the custom ones as model-local functions",
         )
 
@@ -144,8 +144,8 @@ def _metric_problems(spec: CompressionSpec, data: Mapping[Role, DatasetSummary])
                 else "the evaluation dataset has no array named 'labels'"
             ),
             where="data.evaluation",
-            hint="add an array named 'labels' with one entry per sample, or leave evaluation.metrics out to measure "
-            "fidelity alone",
+            hint="add an array named 'labels' with one entry per sample, or leave evaluation.metrics out "
+            "to measure fidelity alone",
         )
     elif "float" in labels.dtype and CLASSIFICATION.intersection(metrics):
         yield Problem(
@@ -161,13 +161,11 @@ def _warnings(
 ) -> Iterator[Problem]:
     if Role.EVALUATION not in data:
         instead = (
-            "the calibration data"
-            if Role.CALIBRATION in data
-            else "inputs synthesised from the declared shapes"
+            "the calibration data" if Role.CALIBRATION in data else "inputs made up from declared shapes"
         )
         yield Problem(
             code="no_evaluation_data",
-            message=f"without evaluation data the models are compared on {instead}: fidelity only, no task metrics",
+            message=f"without evaluation data the models run on {instead}: fidelity only, no task metrics",
             where="data.evaluation",
             hint="name a labelled dataset as evaluation data",
         )

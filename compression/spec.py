@@ -51,7 +51,7 @@ class Evaluation(Value):
 
 
 class CompressionSpec(Value):
-    """An ordered list of steps with their parameters, how the result is judged, where it runs, and its seed."""
+    """An ordered list of steps with their parameters, how it is judged, where it runs, and its seed."""
 
     steps: tuple[Step, ...] = Field(
         min_length=1,
