@@ -54,6 +54,7 @@ def scatter(comparison: Comparison, x_key: str) -> Scatter | None:
     """Rows by one cost (size or latency) and their quality; None where fewer than two can be placed."""
     columns = {column.key: column for column in comparison.columns}
     quality = columns[comparison.quality]
+    quality_title = quality.title.split(",")[0]
     placed = [
         (number, row, x, y)
         for number, row in enumerate(comparison.rows, start=1)
@@ -65,16 +66,16 @@ def scatter(comparison: Comparison, x_key: str) -> Scatter | None:
     bottom, top = HEIGHT - BOTTOM, TOP
     finite = [y for _, _, _, y in placed if y != inf]
     exact = len(finite) < len(placed)
-    y_axis = _Axis.over(finite or [0.0], quality.unit, bottom, top + (26 if exact else 0), log=False)
+    y_axis = _Axis.over(finite or [0.0], quality.unit, bottom, top + (34 if exact else 0), log=False)
     spots = [(x_axis.at(x), top + 8 if y == inf else y_axis.at(y)) for _, _, x, y in placed]
     labels = _label_places(spots)
     return Scatter(
-        title=f"{quality.title} against {columns[x_key].title.lower()}",
+        title=f"{quality_title} against {columns[x_key].title.lower()}",
         x_title=columns[x_key].title,
-        y_title=quality.title,
+        y_title=quality_title,
         x_ticks=x_axis.ticks,
         y_ticks=y_axis.ticks if finite else (),
-        marks=tuple(
+        marks=_originals_last(
             Mark(
                 x=spot[0],
                 y=spot[1],
@@ -88,6 +89,11 @@ def scatter(comparison: Comparison, x_key: str) -> Scatter | None:
         ),
         exact_y=top + 8 if exact else None,
     )
+
+
+def _originals_last(marks: Iterable[Mark]) -> tuple[Mark, ...]:
+    """So that they are drawn on top: where a job lies on its original, both stay visible."""
+    return tuple(sorted(marks, key=lambda mark: mark.row.kind == "original"))
 
 
 def _quality(row: Row, key: str) -> float | None:

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from compression.measurements import Measurements, ModelMeasurement
+from compression.pareto import pareto_front
 from compression.verdict import ERROR_METRICS, METRIC_ORDER, speed_word, verdict, worst_sqnr
 
 __all__ = ["Column", "Comparison", "Entry", "Row", "compare", "to_csv", "verdict"]
@@ -238,27 +239,32 @@ def _difference(value: Number, before: Number) -> Number:
 
 def _with_best(rows: tuple[Row, ...], columns: Sequence[Column]) -> tuple[Row, ...]:
     winners = {column.key: _best_value(rows, column) for column in columns}
-    won = {
-        row.id: tuple(k for k, best in winners.items() if best is not None and row.values[k] == best)
+    won = [
+        tuple(key for key, best in winners.items() if best is not None and _ranked(row, key) == best)
         for row in rows
-    }
-    return tuple(row.model_copy(update={"best": won[row.id]}) for row in rows)
+    ]
+    return tuple(row.model_copy(update={"best": best}) for row, best in zip(rows, won, strict=True))
 
 
 def _best_value(rows: Sequence[Row], column: Column) -> Number:
     """The best value, or None where nothing is to be won: fewer than two values, or all the same."""
-    values = [value for row in rows if (value := row.values[column.key]) is not None]
+    values = [value for row in rows if (value := _ranked(row, column.key)) is not None]
     if column.better == "none" or len(set(values)) < 2:
         return None
     return min(values) if column.better == "lower" else max(values)
 
 
+def _ranked(row: Row, key: str) -> Number:
+    """Equal outputs have no noise: no decibels are better."""
+    return float("inf") if key == "sqnr_db" and row.exact and row.kind == "job" else row.values[key]
+
+
 def _with_front(rows: tuple[Row, ...], quality: str, *, per_model: bool) -> tuple[Row, ...]:
     """Mark the rows that no other dominates; fidelity compares only rows of one model, a task metric all."""
-    points = {row.id: _point(row, rows, quality) for row in rows}
-    rivals = {row.id: [r for r in rows if not per_model or r.model_id == row.model_id] for row in rows}
-    beaten = {row.id: any(_dominates(points[r.id], points[row.id]) for r in rivals[row.id]) for row in rows}
-    return tuple(row.model_copy(update={"pareto": not beaten[row.id]}) for row in rows)
+    front = pareto_front(
+        [_point(row, rows, quality) for row in rows], [row.model_id if per_model else "" for row in rows]
+    )
+    return tuple(row.model_copy(update={"pareto": flag}) for row, flag in zip(rows, front, strict=True))
 
 
 def _point(row: Row, rows: Sequence[Row], quality: str) -> tuple[float, float, float]:
@@ -280,10 +286,6 @@ def _point(row: Row, rows: Sequence[Row], quality: str) -> tuple[float, float, f
         float("inf") if value is None else value,
         float("inf") if latency is None or not speedup else latency / speedup,
     )
-
-
-def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
 
 
 def _warnings(entries: Sequence[Entry], quality: str) -> Iterator[str]:

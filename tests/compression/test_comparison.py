@@ -53,7 +53,8 @@ def test_metric_columns_stand_in_order_and_tell_which_way_is_better():
 
 
 def test_best_in_column():
-    found = rows(compare([entry("small", 8.0, 0.5), entry("fast", 2.0, 3.0)]))
+    found = rows(compare([entry("small", 8.0, 0.5), entry("fast", 2.0, 3.0, fidelity={"y": output(None)})]))
+    assert "sqnr_db" in found["fast"].best and "sqnr_db" not in found["small"].best
     assert "size_bytes" in found["small"].best and "size_ratio" in found["small"].best
     assert "speedup" in found["fast"].best
     assert "parameters" not in found["fast"].best
@@ -94,6 +95,12 @@ def test_pareto_front_by_fidelity_is_drawn_per_model():
 def test_equal_rows_are_both_on_the_front():
     found = rows(compare([entry("one", 2.0, 2.0), entry("twin", 2.0, 2.0)]))
     assert found["one"].pareto and found["twin"].pareto
+
+
+def test_the_same_job_named_twice_is_ranked_twice():
+    found = compare([entry("one", 2.0, 2.0), entry("one", 1.5, 1.5)])
+    assert [row.pareto for row in found.rows[1:]] == [True, False]
+    assert [("size_bytes" in row.best) for row in found.rows] == [False, True, False]
 
 
 def test_unmeasured_latency_loses_and_does_not_fail():
@@ -150,6 +157,8 @@ def test_no_entries_make_an_empty_table():
 
 
 def test_importing_it_loads_no_numerics():
-    code = "import sys, compression.comparison; print({'numpy', 'torch', 'onnxruntime', 'onnx'} & set(sys.modules))"
+    code = (
+        "import sys, compression.comparison as _; print({'numpy', 'torch', 'onnxruntime'} & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
