@@ -86,15 +86,21 @@ def put(target: Target, change: Callable[[np.ndarray], np.ndarray]) -> None:
     """
     import onnx_ir as ir
 
+    from compression.graph import replace_weight
+
     old = target.tensor
 
     def compute() -> "ir.TensorProtocol":
         return ir.Tensor(change(old.numpy()), dtype=old.dtype, name=old.name)
 
-    if old.nbytes <= IN_MEMORY_BYTES:
-        target.value.const_value = compute()
-    else:
-        target.value.const_value = ir.LazyTensor(compute, old.dtype, ir.Shape(target.shape), name=old.name)
+    new: ir.TensorProtocol = (
+        compute()
+        if old.nbytes <= IN_MEMORY_BYTES
+        else ir.LazyTensor(compute, old.dtype, ir.Shape(target.shape), name=old.name)
+    )
+    layer = target.layers[0]
+    index = next(place for place, value in enumerate(layer.weights) if value is target.value)
+    replace_weight(layer, new, index=index)
 
 
 def reduction_axis(layer: "Layer", value: "ir.Value") -> int:

@@ -1,0 +1,86 @@
+"""One number for the whole job, by a clock that the test turns."""
+
+import pytest
+
+from compression.job import EVENT, Event, Progress
+from compression.progress import Tracker
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def tracker(heard: list[Event], clock: Clock, done: int = 0) -> Tracker:
+    return Tracker([1.0, 3.0], heard.append, done=done, clock=clock)
+
+
+def last(heard: list[Event]) -> Progress:
+    assert isinstance(heard[-1], Progress)
+    return heard[-1]
+
+
+def test_parts_weigh_by_their_seconds() -> None:
+    heard: list[Event] = []
+    clock = Clock()
+    parts = tracker(heard, clock)
+    parts.report(0, 1.0, "first done")
+    assert last(heard).overall == 0.25
+    parts.report(1, 0.0, "second")
+    clock.now += 1
+    parts.report(1, 0.5, "halfway")
+    assert (last(heard).overall, last(heard).fraction, last(heard).message) == (0.625, 0.5, "halfway")
+
+
+def test_eta_is_the_forecast_first_then_the_time_spent() -> None:
+    heard: list[Event] = []
+    clock = Clock()
+    parts = tracker(heard, clock)
+    parts.report(0, 0.0, "starting")
+    assert last(heard).eta_s == 4.0
+    clock.now += 10
+    parts.report(0, 1.0, "a quarter took ten seconds")
+    assert last(heard).eta_s == 30.0
+
+
+def test_a_resumed_part_took_no_time() -> None:
+    heard: list[Event] = []
+    clock = Clock()
+    parts = tracker(heard, clock, done=1)
+    clock.now += 6
+    parts.report(1, 0.5, "half of three quarters took six seconds")
+    assert last(heard).overall == 0.625
+    assert last(heard).eta_s == 6.0
+
+
+def test_never_falls_and_stays_within_bounds() -> None:
+    heard: list[Event] = []
+    parts = tracker(heard, Clock())
+    for index, fraction in ((1, 1.0), (0, 0.0), (1, 7.0), (1, -1.0)):
+        parts.report(index, fraction, "")
+    assert [event.overall for event in heard if isinstance(event, Progress)] == [1.0] * 4
+    assert [event.fraction for event in heard if isinstance(event, Progress)] == [1.0, 0.0, 1.0, 0.0]
+
+
+def test_chatter_is_dropped_but_ends_are_told() -> None:
+    heard: list[Event] = []
+    clock = Clock()
+    parts = tracker(heard, clock)
+    parts.report(0, 0.0, "")
+    for number in range(1, 100):
+        clock.now += 0.01
+        parts.report(0, number / 100, "")
+    parts.report(0, 1.0, "")
+    assert 5 <= len(heard) <= 8
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Progress(index=1, fraction=0.5, overall=0.25, message="m", eta_s=None),
+    ],
+)
+def test_events_survive_json(event: Event) -> None:
+    assert EVENT.validate_json(event.model_dump_json()) == event
