@@ -1,0 +1,151 @@
+"""Judges what stored weights do to the model's outputs, finds the layers that spoil them, and gives those
+more bits."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx_ir as ir
+
+from compression.errors import CompressionError
+from compression.method import LayerOutcome, StepContext
+from compression.quantization.probe import Fidelity, Probe, fidelity, take_probe
+from compression.quantization.storage import Chain
+
+_MAX_BYTES = 1_500_000_000
+"""Above this the model is not run inside the step: the probe would hold it in memory twice."""
+_SECONDS = 20.0
+"""For finding the layers that spoil the output, by one trial per layer."""
+_WIDE = 16
+_NARROW = 8
+
+Chains = Mapping[str, Sequence[Chain]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """Outcomes after the mending, and what to say about it."""
+
+    layers: tuple[LayerOutcome, ...]
+    notes: tuple[str, ...] = ()
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputCheck:
+    """Holds the original's answers while the model is changed."""
+
+    context: StepContext
+    min_sqnr_db: float
+    probe: Probe | None
+    reason: str = ""
+    """Why there is no probe."""
+
+    def judge(self, model: ir.Model, outcomes: Sequence[LayerOutcome], chains: Chains) -> Judgement:
+        """Compare the outputs; below the bound, store the layers to blame as int16.
+
+        The layers to blame are those whose return to (nearly) exact weights helps the worst output most.
+        Where even all of them do not help enough, they are left at int8 and named.
+        """
+        if self.probe is None:
+            return Judgement(layers=tuple(outcomes), notes=(self.reason,))
+        found = fidelity(self.probe, model, self.context)
+        details: dict[str, Any] = {"inputs": self.probe.source, "outputs": figures(found)}
+        if not found.comparable or found.sqnr_db >= self.min_sqnr_db:
+            return Judgement(layers=tuple(outcomes), details=details)
+        blamed = self._blame(model, chains)
+        mended, after = self._mend(model, [name for name, _ in blamed], chains)
+        details["layers_to_blame"] = {name: round(min(db, 999.0), 2) for name, db in blamed[:10]}
+        details["outputs_after_mending"] = figures(after)
+        note = self._sentence(found, after, blamed, mended)
+        return Judgement(layers=_widened(outcomes, mended), notes=(note,), details=details)
+
+    def _measure(self, model: ir.Model) -> Fidelity:
+        if self.probe is None:
+            raise ValueError("there is nothing to compare with")
+        return fidelity(self.probe, model, self.context)
+
+    def _blame(self, model: ir.Model, chains: Chains) -> list[tuple[str, float]]:
+        """Layers with the outputs' dB when that layer alone is stored as int16, the most helpful first."""
+        start, tried = time.monotonic(), []
+        for name in chains:
+            if not all(chain.can_widen for chain in chains[name]):
+                continue
+            _set_bits(chains[name], _WIDE)
+            tried.append((name, self._measure(model).sqnr_db))
+            _set_bits(chains[name], _NARROW)
+            if time.monotonic() - start > _SECONDS:
+                break
+        return sorted(tried, key=lambda item: -item[1])
+
+    def _mend(self, model: ir.Model, names: Sequence[str], chains: Chains) -> tuple[frozenset[str], Fidelity]:
+        """Widen one layer after another, in this order, until the bound is met; all the way back if it never
+        is."""
+        for count, name in enumerate(names, 1):
+            _set_bits(chains[name], _WIDE)
+            # Asked after 1, 2, 4, ... layers, so that a long list costs few sessions.
+            if count & (count - 1) == 0 or count == len(names):
+                found = self._measure(model)
+                if found.sqnr_db >= self.min_sqnr_db:
+                    return frozenset(names[:count]), found
+        for name in names:
+            _set_bits(chains[name], _NARROW)
+        return frozenset(), self._measure(model)
+
+    def _sentence(
+        self, before: Fidelity, after: Fidelity, blamed: list[tuple[str, float]], mended: frozenset[str]
+    ) -> str:
+        kind = (
+            "calibration samples" if self.probe and self.probe.source == "calibration" else "synthetic inputs"
+        )
+        start = f"output {before.output!r} reached {before.sqnr_db:.1f} dB on {kind}, below {self.min_sqnr_db:g} dB"
+        if mended:
+            named = ", ".join(name for name, _ in blamed if name in mended)
+            return f"{start}; int16 weights in {named} bring it to {after.sqnr_db:.1f} dB"
+        worst = ", ".join(f"{name} ({db:.1f} dB without its error)" for name, db in blamed[:3])
+        return f"{start}; most of it is due to {worst or 'layers inside functions'}, and int16 there is not enough"
+
+
+def output_check(model: ir.Model, context: StepContext, min_sqnr_db: float) -> OutputCheck:
+    """Take the original's answers now, before it is changed; a model that cannot be run is judged by its
+    weights."""
+    probe, reason = None, "the outputs were not compared inside the step: the model is too large to run twice"
+    if weight_bytes(model) <= _MAX_BYTES:
+        try:
+            probe = take_probe(model, context)
+        except CompressionError as error:
+            reason = f"the outputs were not compared inside the step: {error.message}"
+    return OutputCheck(context=context, min_sqnr_db=min_sqnr_db, probe=probe, reason=reason)
+
+
+def weight_bytes(model: ir.Model) -> int:
+    return sum(
+        value.const_value.nbytes
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+        if value.const_value is not None
+    )
+
+
+def figures(found: Fidelity) -> dict[str, float | str]:
+    """Fidelity as JSON, which has no infinity."""
+    numbers: dict[str, float | str] = {"agreement": found.agreement}
+    if found.comparable:
+        numbers["output"] = found.output
+        infinite = abs(found.sqnr_db) == float("inf")
+        numbers |= {"exact": found.sqnr_db > 0} if infinite else {"sqnr_db": round(found.sqnr_db, 2)}
+    return numbers
+
+
+def _set_bits(chains: Sequence[Chain], bits: int) -> None:
+    for chain in chains:
+        chain.set_bits(bits)
+
+
+def _widened(outcomes: Sequence[LayerOutcome], mended: frozenset[str]) -> tuple[LayerOutcome, ...]:
+    note = "int16 per channel, stored as Cast * scale: int8 there spoils the outputs"
+    return tuple(
+        outcome.model_copy(update={"note": note, "numbers": {}}) if outcome.layer in mended else outcome
+        for outcome in outcomes
+    )

@@ -1,0 +1,49 @@
+"""What quantization would make of a layer, told from its summary alone: no model is opened."""
+
+import math
+from collections.abc import Sequence
+
+from compression.quantization.weights import CHAIN_BYTES, channel_axes
+from compression.summary import LayerSummary, WeightSummary
+
+_RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+_ONE_MATRIX = frozenset({"Conv", "ConvTranspose", "Gemm"})
+
+
+def is_matrix(layer: LayerSummary, position: int) -> bool:
+    """Whether the weight at this position is a float matrix, not a bias."""
+    weight = layer.weights[position]
+    if not weight.is_float or (position and layer.op_type in _ONE_MATRIX):
+        return False
+    return len(weight.shape) >= (3 if layer.op_type in _RECURRENT else 2)
+
+
+def int8_bytes(op_type: str, shape: Sequence[int]) -> int:
+    """Bytes of a weight stored as int8 with float32 scales along its channels."""
+    axes = channel_axes(op_type, 1, shape, {})
+    return math.prod(shape) + 4 * math.prod(shape[axis] for axis in axes or ()) + CHAIN_BYTES
+
+
+def shrinks(layer: LayerSummary) -> bool:
+    """Whether int8 would make any of the layer's weights smaller."""
+    return any(_saves(layer, position) for position in range(len(layer.weights)))
+
+
+def int8_layer(layer: LayerSummary) -> LayerSummary:
+    """The layer with its matrices stored as int8, where that is smaller."""
+    weights = tuple(
+        as_type(weight, "int8", int8_bytes(layer.op_type, weight.shape))
+        if _saves(layer, position)
+        else weight
+        for position, weight in enumerate(layer.weights)
+    )
+    return layer.model_copy(update={"weights": weights})
+
+
+def as_type(weight: WeightSummary, dtype: str, size_bytes: int) -> WeightSummary:
+    return weight.model_copy(update={"dtype": dtype, "size_bytes": size_bytes})
+
+
+def _saves(layer: LayerSummary, position: int) -> bool:
+    weight = layer.weights[position]
+    return is_matrix(layer, position) and int8_bytes(layer.op_type, weight.shape) < weight.size_bytes

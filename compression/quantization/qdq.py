@@ -1,0 +1,154 @@
+"""Inserts QuantizeLinear and DequantizeLinear where the runtime turns them into integer kernels."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from compression.quantization.affine import Affine, Array, Range, from_range
+from compression.quantization.regions import Region, constant_of
+from compression.quantization.storage import Names, as_numpy, integer_attributes
+from compression.quantization.weights import channel_axes, quantize_weight, require_finite
+
+MIN_OPSET = 13
+"""The first with an axis on DequantizeLinear."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inserted:
+    """What was put into the graph: the weights' signal to noise ratio by layer."""
+
+    weight_sqnr_db: dict[str, float]
+
+
+def insert(
+    model: ir.Model,
+    region: Region,
+    ranges: Mapping[str, Range],
+    *,
+    activations: type[np.integer[Any]],
+    weight_bits: int = 8,
+) -> Inserted:
+    """Quantize the region in place: weights int8 per channel, biases int32, activations as `activations`.
+
+    Raises:
+        NotApplicable: a weight holds NaN or infinity.
+    """
+    writer = _Writer(model, Names(model))
+    parameters = {value: from_range(ranges[value.name or ""], activations) for value in region.tensors}
+    scales = {name: parameters_of(region, parameters, node) for name, node in region.kernels.items()}
+    sqnr = {
+        name: writer.weights(name, node, scales[name], weight_bits) for name, node in region.kernels.items()
+    }
+    for value in dict.fromkeys((*region.made, *region.read)):
+        source = region.made.get(value, value)
+        writer.activation(value, parameters[source], None if value in region.made else region.read[value])
+    return Inserted(weight_sqnr_db=sqnr)
+
+
+def parameters_of(region: Region, parameters: Mapping[ir.Value, Affine], node: ir.Node) -> Affine:
+    """The parameters of a kernel's activation input."""
+    value = node.inputs[0]
+    if value is None:
+        raise ValueError(f"{node.name} has no input")
+    return parameters[region.made.get(value, value)]
+
+
+class _Writer:
+    def __init__(self, model: ir.Model, names: Names) -> None:
+        self.graph = model.graph
+        self.names = names
+        self.constants: dict[tuple[str, bytes], ir.Value] = {}
+
+    def weights(self, layer: str, node: ir.Node, given: Affine, bits: int) -> float:
+        """Quantize weight and bias of a kernel; returns the weight's signal to noise ratio."""
+        value = node.inputs[1]
+        tensor = constant_of(value)
+        if value is None or tensor is None:
+            raise ValueError(f"{layer} has no constant weight")
+        weight = as_numpy(tensor)
+        require_finite(value.name or layer, weight)
+        axis = (channel_axes(node.op_type, 1, weight.shape, integer_attributes(node)) or (0,))[0]
+        bias_value = node.inputs[2] if len(node.inputs) > 2 else None
+        bias_tensor = constant_of(bias_value)
+        bias = None if bias_tensor is None else as_numpy(bias_tensor).astype(np.float64)
+        floor = None if bias is None else np.abs(bias) / (2.0**30 * float(given.scale))
+        made = quantize_weight(weight, (axis,), bits=bits, floor=floor)
+        scale = made.parameters.scale.reshape(-1)
+        node.replace_input_with(1, self._dequantized(value.name or layer, made.integers, scale, axis))
+        if bias is not None and bias_value is not None:
+            require_finite(bias_value.name or layer, bias)
+            steps = scale.astype(np.float32) * given.scale
+            integers = np.clip(np.rint(bias / steps), -(2.0**31), 2.0**31 - 1).astype(np.int32)
+            node.replace_input_with(2, self._dequantized(bias_value.name or layer, integers, steps, 0))
+            self._drop(bias_value)
+        self._drop(value)
+        return made.sqnr_db
+
+    def _drop(self, value: ir.Value) -> None:
+        """Remove an initializer that nobody reads any more."""
+        if not value.uses() and not value.is_graph_output() and value.name in self.graph.initializers:
+            del self.graph.initializers[value.name or ""]
+
+    def activation(self, value: ir.Value, parameters: Affine, readers: list[ir.Node] | None) -> None:
+        """Put Q and DQ behind a tensor, for these readers or (None) for everyone, outputs of the graph
+        included."""
+        name = value.name or "tensor"
+        scale = self._constant(f"{name}_scale", parameters.scale)
+        zero = self._constant(f"{name}_zero_point", parameters.zero_point)
+        users = [use for use in value.uses() if readers is None or use.node in readers]
+        quantized = self._node("QuantizeLinear", [value, scale, zero], self.names(f"{name}_quantized"))
+        restored = self._node(
+            "DequantizeLinear", [quantized.outputs[0], scale, zero], self.names(f"{name}_restored")
+        )
+        result = restored.outputs[0]
+        result.type, result.shape = value.type, value.shape
+        for user in users:
+            user.node.replace_input_with(user.idx, result)
+        producer = value.producer()
+        if producer is None:
+            self.graph.insert_before(self.graph[0], [quantized, restored])
+        else:
+            self.graph.insert_after(producer, [quantized, restored])
+        if readers is None and value.is_graph_output():
+            self._replace_output(value, result)
+
+    def _replace_output(self, value: ir.Value, result: ir.Value) -> None:
+        name = value.name or ""
+        for index, output in enumerate(self.graph.outputs):
+            if output is value:
+                self.graph.outputs[index] = result
+        value.name = self.names(f"{name}_float")
+        result.name = name
+
+    def _dequantized(self, name: str, integers: Array, scale: Array, axis: int) -> ir.Value:
+        stored = self._constant(f"{name}_{integers.dtype.name}", integers)
+        factor = self._constant(f"{name}_scale", np.asarray(scale, np.float32))
+        zero = self._constant(f"{name}_zero_point", np.zeros(scale.shape, integers.dtype))
+        node = self._node(
+            "DequantizeLinear", [stored, factor, zero], self.names(f"{name}_restored"), axis=axis
+        )
+        self.graph.insert_before(self.graph[0], [node])
+        return node.outputs[0]
+
+    def _constant(self, name: str, array: Array) -> ir.Value:
+        """An initializer; equal ones are shared."""
+        key = (f"{array.dtype}{array.shape}", hashlib.blake2b(array.tobytes()).digest())
+        if key not in self.constants:
+            value = ir.Value(
+                name=self.names(name),
+                type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
+                shape=ir.Shape(array.shape),
+                const_value=ir.tensor(array),
+            )
+            self.graph.register_initializer(value)
+            self.constants[key] = value
+        return self.constants[key]
+
+    def _node(self, op_type: str, inputs: list[ir.Value], output: str, **attributes: int) -> ir.Node:
+        node = ir.node(op_type, inputs, dict(attributes) or None, name=output)
+        node.outputs[0].name = output
+        return node

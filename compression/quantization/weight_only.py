@@ -1,0 +1,166 @@
+"""Weight-only int8 for chosen layers: every shared weight once, the outcome told layer by layer."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from compression.graph import Layer
+from compression.method import LayerOutcome
+from compression.quantization.storage import (
+    Chain,
+    Names,
+    as_numpy,
+    blocker,
+    integer_attributes,
+    release,
+    store,
+    stored_bytes,
+)
+from compression.quantization.weights import channel_axes, guess_axes, quantize_weight, require_finite
+
+FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
+_BIASES = {"Conv": {2}, "ConvTranspose": {2}, "Gemm": {2}, "LSTM": {3, 7}, "GRU": {3}, "RNN": {3}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """What became of one constant."""
+
+    reason: str | None = None
+    """Why it was kept as it was; None where it was stored as integers."""
+    sqnr_db: float = float("inf")
+    chain: Chain | None = None
+    bytes_before: int = 0
+    bytes_after: int = 0
+
+
+@dataclass(kw_only=True)
+class WeightStore:
+    """Stores weights as int8, each constant once however many layers share it."""
+
+    model: ir.Model
+    min_sqnr_db: float
+    chosen: frozenset[str]
+    """Names of the layers that may change."""
+    users: dict[int, set[str]]
+    """Names of the layers that use a constant, by the identity of its value."""
+    names: Names = field(init=False)
+    done: dict[int, Stored] = field(default_factory=dict)
+    chains: dict[str, tuple[Chain, ...]] = field(default_factory=dict)
+    _alive: list[ir.Value] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.names = Names(self.model)
+
+    def layer(self, layer: Layer) -> LayerOutcome:
+        """Store the layer's weights and say what became of them."""
+        results = [self._weight(layer, value) for value in weight_matrices(layer)]
+        stored = [result for result in results if result.reason is None]
+        if not stored:
+            reasons = [result.reason for result in results if result.reason]
+            return LayerOutcome(
+                layer=layer.name,
+                changed=False,
+                note=reasons[0] if reasons else "it has no float weight matrix",
+                numbers=_numbers(results),
+            )
+        kept = sorted({result.reason for result in results if result.reason})
+        note = "int8 per channel, stored as Cast * scale" + "".join(
+            f"; one weight kept: {reason}" for reason in kept
+        )
+        return LayerOutcome(layer=layer.name, changed=True, note=note, numbers=_numbers(stored))
+
+    def _weight(self, layer: Layer, value: ir.Value) -> Stored:
+        if id(value) not in self.done:
+            self._alive.append(value)
+            made = self.done[id(value)] = self._store(layer, value)
+            if made.chain:
+                self.chains[layer.name] = (*self.chains.get(layer.name, ()), made.chain)
+        return self.done[id(value)]
+
+    def _store(self, layer: Layer, value: ir.Value) -> Stored:
+        outside = sorted(self.users.get(id(value), set()) - self.chosen)
+        if outside:
+            return Stored(reason=f"its weight is shared with {outside[0]}, which is not to be touched")
+        reason = blocker(value)
+        tensor = ir.convenience.get_const_tensor(value)
+        if reason or tensor is None:
+            return Stored(reason=reason or "it is no constant")
+        weight = as_numpy(tensor)
+        require_finite(value.name or layer.name, weight)
+        axes = channel_axes(
+            layer.node.op_type, _index(layer.node, value), weight.shape, integer_attributes(layer.node)
+        )
+        axes = guess_axes(weight) if axes is None else axes
+        quantized = quantize_weight(weight, axes)
+        del weight
+        release(tensor)
+        size = stored_bytes(quantized, source=tensor.dtype)
+        if quantized.sqnr_db < self.min_sqnr_db:
+            text = (
+                f"int8 would reach {quantized.sqnr_db:.1f} dB only, below min_sqnr_db = {self.min_sqnr_db:g}"
+            )
+            return Stored(reason=text, sqnr_db=quantized.sqnr_db)
+        if size >= tensor.nbytes:
+            return Stored(
+                reason=f"int8 would be no smaller ({tensor.nbytes} bytes now)", sqnr_db=quantized.sqnr_db
+            )
+        chain = store(value, quantized, axes, self.names)
+        return Stored(sqnr_db=quantized.sqnr_db, chain=chain, bytes_before=tensor.nbytes, bytes_after=size)
+
+
+def store_layers(
+    model: ir.Model,
+    chosen: Sequence[Layer],
+    everyone: Iterable[Layer],
+    *,
+    min_sqnr_db: float,
+    report: Callable[[float, str], None],
+) -> tuple[tuple[LayerOutcome, ...], dict[str, tuple[Chain, ...]]]:
+    """Store the weights of `chosen` as int8, one tensor in memory at a time.
+
+    Returns the outcome of every chosen layer, and the chains by the first layer that uses them.
+
+    Raises:
+        NotApplicable: a weight holds NaN or infinity.
+    """
+    users: dict[int, set[str]] = {}
+    for layer in everyone:
+        for value in weight_matrices(layer):
+            users.setdefault(id(value), set()).add(layer.name)
+    worker = WeightStore(
+        model=model, min_sqnr_db=min_sqnr_db, chosen=frozenset(layer.name for layer in chosen), users=users
+    )
+    outcomes = []
+    for count, layer in enumerate(chosen):
+        report(count / max(len(chosen), 1), f"storing the weights of {layer.name}")
+        outcomes.append(worker.layer(layer))
+    return tuple(outcomes), worker.chains
+
+
+def weight_matrices(layer: Layer) -> tuple[ir.Value, ...]:
+    """The layer's float constants of rank 2 and more that are no biases: what is worth storing as
+    integers."""
+    return tuple(value for value in layer.weights if _is_matrix(layer.node, value))
+
+
+def _is_matrix(node: ir.Node, value: ir.Value) -> bool:
+    tensor = ir.convenience.get_const_tensor(value)
+    if tensor is None or tensor.dtype not in FLOATS or len(tensor.shape) < 2:
+        return False
+    return _index(node, value) not in _BIASES.get(node.op_type, set())
+
+
+def _index(node: ir.Node, value: ir.Value) -> int:
+    """Which input of the node it is; -1 where it comes through other nodes."""
+    return next((index for index, given in enumerate(node.inputs) if given is value), -1)
+
+
+def _numbers(results: Sequence[Stored]) -> dict[str, float]:
+    worst = min((result.sqnr_db for result in results), default=float("inf"))
+    numbers = {"sqnr_db": worst} if abs(worst) != float("inf") else {}
+    after = sum(result.bytes_after for result in results)
+    if after:
+        numbers["size_ratio"] = sum(result.bytes_before for result in results) / after
+    return numbers

@@ -1,0 +1,111 @@
+"""Which axes of a weight carry channels, and a weight quantized along them with the error it makes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from compression.errors import NotApplicable
+from compression.quantization.affine import Affine, Array, dequantize, energy, quantize, ratio_db, symmetric
+
+CHAIN_BYTES = 160
+"""What the nodes and names of one stored weight cost in the file, about; it must save more than that."""
+_SLICE_ELEMENTS = 1 << 22
+_KEEP_BOTH = frozenset({"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedWeight:
+    """A weight as integers with the parameters that give it back, and how near it comes to the original."""
+
+    integers: Array
+    parameters: Affine
+    sqnr_db: float
+
+
+def channel_axes(
+    op_type: str, index: int, shape: Sequence[int], attributes: dict[str, Any]
+) -> tuple[int, ...] | None:
+    """The axes that get a scale per index, for input `index` of an operator; None where no rule is known.
+
+    One output channel shares one scale: rows of Conv, columns of MatMul, gate rows of an LSTM per direction,
+    rows of an embedding.
+    """
+    rank = len(shape)
+    if rank < 2:
+        return ()
+    if op_type == "Conv":
+        return (0,)
+    if op_type == "ConvTranspose":
+        return (1,) if attributes.get("group", 1) == 1 else (0,)
+    if op_type == "Gemm":
+        transposed = bool(attributes.get("transA" if index == 0 else "transB", 0))
+        return (0,) if transposed != (index == 0) else (1,)
+    if op_type == "MatMul":
+        inner = rank - 2 if index == 1 else rank - 1
+        return tuple(axis for axis in range(rank) if axis != inner)
+    if op_type in _KEEP_BOTH:
+        return tuple(range(rank - 1))
+    if op_type == "Gather":
+        return (int(attributes.get("axis", 0)) % rank,)
+    return None
+
+
+def guess_axes(weight: Array) -> tuple[int, ...]:
+    """The single axis along which the weight quantizes best, for operators without a rule."""
+    choices = [(axis,) for axis in range(weight.ndim) if weight.shape[axis] * 8 <= weight.size]
+    if len(choices) < 2:
+        return choices[0] if choices else ()
+    sample = weight[_slices(weight.shape)[0]]
+    return max(choices, key=lambda axes: quantize_weight(sample, axes).sqnr_db)
+
+
+def quantize_weight(
+    weight: Array, axes: tuple[int, ...], *, bits: int = 8, floor: Array | None = None
+) -> QuantizedWeight:
+    """Symmetric integers along `axes`, worked off in slices so that scratch memory stays small.
+
+    `floor` is the least scale of each channel, where there is one axis.
+    """
+    least = (
+        0.0 if floor is None else floor.reshape([-1 if axis in axes else 1 for axis in range(weight.ndim)])
+    )
+    parameters = symmetric(weight, axes, bits=bits, floor=least)
+    integers = np.empty(weight.shape, parameters.dtype)
+    signal = noise = 0.0
+    for part in _slices(weight.shape):
+        scale = (
+            parameters.scale[part]
+            if parameters.scale.ndim and parameters.scale.shape[0] > 1
+            else parameters.scale
+        )
+        local = Affine(scale=scale, zero_point=np.zeros((), parameters.dtype))
+        integers[part] = quantize(weight[part], local)
+        added = energy(weight[part], dequantize(integers[part], local))
+        signal, noise = signal + added[0], noise + added[1]
+    return QuantizedWeight(integers=integers, parameters=parameters, sqnr_db=ratio_db(signal, noise))
+
+
+def require_finite(name: str, weight: Array) -> None:
+    """Refuses a weight that holds NaN or infinity.
+
+    Raises:
+        NotApplicable: naming the tensor.
+    """
+    for part in _slices(weight.shape):
+        if not np.isfinite(weight[part]).all():
+            raise NotApplicable(
+                f"the weight {name!r} holds NaN or infinity, which no integer can stand for",
+                where=name,
+                hint="leave its layer out with the selector's `exclude`, or repair the model",
+            )
+
+
+def _slices(shape: Sequence[int]) -> list[tuple[slice, ...]]:
+    """Pieces along the first axis of about `_SLICE_ELEMENTS` each; one piece for scalars."""
+    if not shape or not shape[0]:
+        return [()]
+    row = max(int(np.prod(shape[1:])), 1)
+    rows = max(_SLICE_ELEMENTS // row, 1)
+    return [(slice(start, start + rows),) for start in range(0, shape[0], rows)]
