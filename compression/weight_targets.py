@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 OP_TYPES = (
-    frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Gather", "FusedConv", "FusedMatMul"}) | RECURRENT
+    frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Gather", "FusedConv", "FusedGemm", "FusedMatMul"})
+    | RECURRENT
 )
 FLOATS = frozenset({"FLOAT16", "BFLOAT16", "FLOAT", "DOUBLE"})
 IN_MEMORY_BYTES = 64 * 2**20
@@ -103,22 +104,50 @@ def put(target: Target, change: Callable[[np.ndarray], np.ndarray]) -> None:
     replace_weight(layer, new, index=index)
 
 
-def reduction_axis(layer: "Layer", value: "ir.Value") -> int:
-    """The axis that a layer sums over: the input channels of a kernel, K of a matrix product.
+def reduction_axis(layer: "Layer", value: "ir.Value") -> int | None:
+    """The axis of a stored weight that its layer sums over: input channels of a kernel, K of a matrix product.
 
-    Sparse kernels need their N:M groups along it. An embedding sums over nothing; its last axis stands in.
+    Sparse kernels need their N:M groups along it. An embedding sums over nothing; its last axis stands in. None
+    where the weight is reshaped on its way to the layer.
     """
-    node = layer.node
-    if node.op_type == "Conv":
+    place, path = _path(layer.node, value)
+    if place is None:
+        return None
+    axis = _input_axis(layer.node, place, len(value.shape or ()))
+    for node in path:
+        if node.op_type == "Transpose":
+            order = node.attributes.get("perm")
+            axis = order.as_ints()[axis] if order is not None else len(value.shape or ()) - 1 - axis
+        elif node.op_type not in ("Identity", "Cast"):
+            return None
+    return axis
+
+
+def _input_axis(node: "ir.Node", place: int, rank: int) -> int:
+    if node.op_type in ("Conv", "FusedConv"):
         return 1
     if node.op_type == "ConvTranspose":
         return 0
-    if node.op_type in ("Gemm", "MatMul", "FusedMatMul"):
-        first = node.inputs[0] is value
-        transposed = _flag(node, "transA" if first else "transB")
-        rank = len(value.shape or ())
-        return rank - 1 if first != transposed else rank - 2
-    return len(value.shape or ()) - 1
+    if node.op_type in ("Gemm", "FusedGemm", "MatMul", "FusedMatMul"):
+        transposed = _flag(node, "transB" if place else "transA")
+        return rank - 1 if (place == 0) != transposed else rank - 2
+    return rank - 1
+
+
+def _path(node: "ir.Node", value: "ir.Value") -> tuple[int | None, list["ir.Node"]]:
+    """Which input of a node a stored weight reaches, and the nodes in between, nearest to the layer first."""
+    for place, given in enumerate(node.inputs):
+        path: list[ir.Node] = []
+        current = given
+        while current is not None:
+            if current is value:
+                return place, path
+            producer = current.producer()
+            if producer is None or not producer.inputs:
+                break
+            path.append(producer)
+            current = producer.inputs[0]
+    return None, []
 
 
 def _flag(node: "ir.Node", name: str) -> bool:
@@ -130,7 +159,11 @@ def _target_values(layer: "Layer") -> Iterator["ir.Value"]:
     recurrent = layer.node.op_type in RECURRENT
     for value in layer.weights if recurrent else layer.weights[:1]:
         tensor = value.const_value
-        if tensor is None or tensor.dtype.name not in FLOATS:
+        if tensor is None or tensor.dtype.name not in FLOATS or _is_bias(layer.node, value):
             continue
         if len(tensor.shape) >= (3 if recurrent else 2):
             yield value
+
+
+def _is_bias(node: "ir.Node", value: "ir.Value") -> bool:
+    return node.op_type in ("Gemm", "FusedGemm") and len(node.inputs) > 2 and node.inputs[2] is value

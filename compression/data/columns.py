@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from compression.data.dtypes import as_dtype
+from compression.data.dtypes import UNKNOWN, as_dtype
 from compression.errors import InvalidDataset
 from compression.summary import ArraySummary, TensorSummary
 
@@ -104,7 +104,7 @@ def cast(values: np.ndarray, target: TensorSummary, where: str) -> np.ndarray:
     Raises:
         InvalidDataset: an integer that does not fit the narrower integer type.
     """
-    wanted = as_dtype(target.dtype)
+    wanted = values.dtype if target.dtype == UNKNOWN else as_dtype(target.dtype)
     if values.dtype == wanted:
         return values
     if wanted.kind in "iu" and values.dtype.kind in "iu" and values.size:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+UNKNOWN = "unknown"
+"""A model may leave an input's element type open; then an array goes in as it is."""
 TEXT = frozenset({"str", "object", "string"})
 
 
@@ -22,7 +24,12 @@ def castable(source: str, target: str) -> bool:
 
     Any real number goes to any float, integers to any integer (their range is checked when they are read),
     bool to any number. Floats never go to integers, numbers never to bool, and text only to text.
+    Sequences and optionals are no arrays.
     """
+    if target == UNKNOWN:
+        return True
+    if "(" in target:
+        return False
     rank = {"bool": 0, "int": 1, "float": 2}
     first, second = _kind(source), _kind(target)
     if "text" in (first, second):

@@ -146,6 +146,8 @@ class PruneMagnitude(Method):
     def _prune_pattern(self, target: Target) -> str | None:
         kept, of = self.kept_of
         axis = reduction_axis(target.layers[0], target.value)
+        if axis is None:
+            return "its weight is reshaped before it is used: no input axis to group along"
         size = target.shape[axis]
         if size % of:
             return f"its input axis of {size} is no multiple of {of}"

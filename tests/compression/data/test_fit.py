@@ -37,6 +37,7 @@ def dataset(format_: str = "npz", **arrays: tuple[str, tuple[int, ...]]) -> Data
         ([tensor(shape=(1, 3))], dataset(x=("float32", (10, 1, 3)))),
         ([tensor(shape=()), tensor("y")], dataset(x=("int8", (10,)), y=("float32", (10, 3)))),
         ([tensor(dtype="int64")], dataset(x=("bool", (10, 3)))),
+        ([tensor(dtype="unknown")], dataset(x=("float32", (10, 3)))),
         ([tensor(dtype="object", shape=("n",))], dataset(x=("str160", (10,)))),
         ([tensor(shape=("n", 3, "h", "w"))], dataset("images", images=("uint8", (10, 5, 5, 3)))),
     ],
@@ -55,6 +56,7 @@ def test_fits(inputs: list[TensorSummary], data: DatasetSummary) -> None:
         ([tensor(dtype="int64")], dataset(x=("float32", (10, 3))), ["is float32", "takes int64"]),
         ([tensor(dtype="bool")], dataset(x=("int64", (10, 3))), ["takes bool"]),
         ([tensor()], dataset(x=("str32", (10, 3))), ["str32"]),
+        ([tensor(dtype="sequence(float32)", shape=None)], dataset(x=("float32", (10,))), ["takes sequence"]),
         (
             [tensor(shape=(2, 3)), tensor("y", shape=(4, 3))],
             dataset(x=("float32", (10, 3)), y=("float32", (10, 3))),

@@ -138,6 +138,17 @@ def test_pattern_runs_along_k_on_either_side(tmp_path: Path, left: bool) -> None
     assert (np.count_nonzero(rows.reshape(-1, 4), axis=1) == 1).all()
 
 
+def test_pattern_follows_a_transposed_weight(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
+    path = matmul_model(tmp_path / "m.onnx", False, weight.T.copy())
+    model = onnx.load(path)
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(weight, "stored"))
+    model.graph.node.insert(0, helper.make_node("Transpose", ["stored"], ["w"], perm=[1, 0]))
+    onnx.save(model, path)
+    after, _ = prune(path, pattern="1:4")
+    assert (np.count_nonzero(after["stored"].reshape(-1, 4), axis=1) == 1).all()
+
+
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])
 def test_every_float_type_keeps_its_type(tmp_path: Path, dtype: type) -> None:
     weight = np.random.default_rng(0).normal(size=(32, 16)).astype(dtype)
