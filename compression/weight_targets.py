@@ -105,10 +105,10 @@ def put(target: Target, change: Callable[[np.ndarray], np.ndarray]) -> None:
 
 
 def reduction_axis(layer: "Layer", value: "ir.Value") -> int | None:
-    """The axis of a stored weight that its layer sums over: input channels of a kernel, K of a matrix product.
+    """The axis of a stored weight that its layer sums over: input channels, or K of a product.
 
-    Sparse kernels need their N:M groups along it. An embedding sums over nothing; its last axis stands in. None
-    where the weight is reshaped on its way to the layer.
+    Sparse kernels need their N:M groups along it. An embedding sums over nothing; its last axis stands in.
+    None where the weight is reshaped on its way to the layer.
     """
     place, path = _path(layer.node, value)
     if place is None:
