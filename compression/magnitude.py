@@ -5,17 +5,15 @@ is found 16 bits at a time: each pass counts one histogram of 65,536 bins over a
 down to one bin.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-CHUNK = 1 << 22
-"""Elements looked at in one go."""
 DIGIT_BITS = 16
 
-Reader = Callable[[], np.ndarray]
-"""Gives a tensor's values; called once per pass, so that nothing has to be kept."""
+Reader = Callable[[], Iterable[np.ndarray]]
+"""Gives a tensor's values in flat pieces; called once per pass, so that nothing has to be kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +38,7 @@ class Cut:
         return chosen.reshape(values.shape)
 
 
-def smallest(readers: Sequence[Reader], count: int) -> Cut:
+def smallest(readers: Sequence[Reader], count: int, *, wide: bool) -> Cut:
     """The cut that chooses exactly `count` elements of the tensors together, the smallest in magnitude.
 
     Among equal magnitudes the earlier tensor wins, then the earlier element (row-major): the choice is
@@ -50,8 +48,8 @@ def smallest(readers: Sequence[Reader], count: int) -> Cut:
     Args:
         readers: one per tensor, float16, bfloat16, float32 or float64.
         count: between 0 and the number of elements.
+        wide: whether a tensor is float64; the others are then compared as float64 as well.
     """
-    wide = any(reader().dtype == np.float64 for reader in readers)
     if count <= 0:
         return Cut(key=0, wide=wide, ties=(0,) * len(readers))
     prefix, left = 0, count
@@ -71,19 +69,12 @@ def magnitude_keys(values: np.ndarray, wide: bool) -> np.ndarray:
     return values.astype(np.float32).view(np.uint32) & np.uint32(2**31 - 1)
 
 
-def chunks(values: np.ndarray) -> Iterator[np.ndarray]:
-    """Flat pieces of at most CHUNK elements; of a memory-mapped tensor one piece at a time is in memory."""
-    flat = values.reshape(-1)
-    for start in range(0, flat.size, CHUNK):
-        yield flat[start : start + CHUNK]
-
-
 def _histogram(readers: Sequence[Reader], wide: bool, prefix: int, shift: int) -> np.ndarray:
     """How many keys begin with `prefix`, by their next digit."""
     total = np.zeros(1 << DIGIT_BITS, np.int64)
     bits = 64 if wide else 32
     for reader in readers:
-        for piece in chunks(reader()):
+        for piece in reader():
             keys = magnitude_keys(piece, wide)
             if shift + DIGIT_BITS < bits:
                 keys = keys[(keys >> (shift + DIGIT_BITS)) == prefix]
@@ -96,7 +87,7 @@ def _share(readers: Sequence[Reader], wide: bool, key: int, left: int) -> tuple[
     """How many of the equal elements fall to each tensor, first come first served."""
     ties = []
     for reader in readers:
-        equal = sum(int(np.count_nonzero(magnitude_keys(piece, wide) == key)) for piece in chunks(reader()))
+        equal = sum(int(np.count_nonzero(magnitude_keys(piece, wide) == key)) for piece in reader())
         ties.append(min(equal, left))
         left -= ties[-1]
     return tuple(ties)

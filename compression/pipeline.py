@@ -82,13 +82,12 @@ class _Bench:
 
 def _prepare(job: Job) -> _Bench:
     from compression.graph import load, summarise
+    from compression.graph.loading import external_files
 
-    original, workdir = job.model, _empty(job.folder / "original")
-    model = load(original, workdir=workdir)
-    unpacked = sorted(workdir.rglob("*.onnx"))
-    if unpacked:
-        original = unpacked[0]
-    summary = summarise(model, size_bytes=_size(original))
+    model = load(job.model, workdir=_empty(job.folder / "original"))
+    original = Path(model.meta.get("path", job.model))
+    size = sum(file.stat().st_size for file in (original, *external_files(model)))
+    summary = summarise(model, size_bytes=size)
     data = {
         role: open_dataset(path, _empty(job.folder / "data" / role.value)) for role, path in job.data.items()
     }
@@ -199,11 +198,6 @@ def _step_files(job: Job, index: int) -> tuple[Path, ...]:
     """The model a step left, the graph first."""
     folder = job.folder / STEPS_FOLDER / str(index)
     return tuple(file for file in (folder / MODEL, folder / f"{MODEL}.data") if file.exists())
-
-
-def _size(model: Path) -> int:
-    """A model on disk; whatever was unpacked beside it belongs to it."""
-    return sum(file.stat().st_size for file in {model, *model.parent.glob(f"{model.name}*")})
 
 
 def _empty(folder: Path) -> Path:

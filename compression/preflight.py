@@ -103,11 +103,7 @@ def _forecasts(
 
 def _operator_problems(model: ModelSummary) -> Iterator[Problem]:
     """Operators that no runtime here knows: the model would not load, compressed or not."""
-    unknown = [
-        domain
-        for domain in model.domains
-        if domain not in DOMAINS and not domain.startswith(RUNTIME_DOMAINS) and _is_used(domain, model)
-    ]
+    unknown = [domain for domain in _foreign_domains(model) if _is_used(domain, model)]
     if unknown and model.functions == 0:
         yield Problem(
             code="unsupported_model",
@@ -116,8 +112,13 @@ def _operator_problems(model: ModelSummary) -> Iterator[Problem]:
         )
 
 
+def _foreign_domains(model: ModelSummary) -> list[str]:
+    return [name for name in model.domains if name not in DOMAINS and not name.startswith(RUNTIME_DOMAINS)]
+
+
 def _is_used(domain: str, model: ModelSummary) -> bool:
-    return any(domain in name for name in model.operators)
+    """Operators beyond ONNX's own are counted as `domain::Operator`; a declared domain may well be unused."""
+    return any(name.startswith(f"{domain}::") for name in model.operators)
 
 
 def _data_problems(model: ModelSummary, data: Mapping[Role, DatasetSummary]) -> Iterator[Problem]:

@@ -22,6 +22,8 @@ OP_TYPES = (
     | RECURRENT
 )
 FLOATS = frozenset({"FLOAT16", "BFLOAT16", "FLOAT", "DOUBLE"})
+PIECE = 1 << 22
+"""Elements looked at in one go."""
 IN_MEMORY_BYTES = 64 * 2**20
 """Larger tensors are computed anew at every reading, so that a big model never lies in memory whole."""
 
@@ -39,11 +41,22 @@ class Target:
         return int(self.tensor.size)
 
     @property
+    def is_wide(self) -> bool:
+        return self.tensor.dtype.name == "DOUBLE"
+
+    @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.tensor.shape.numpy())
 
-    def read(self) -> np.ndarray:
-        return self.tensor.numpy()
+    def pieces(self) -> Iterator[np.ndarray]:
+        """The values as they are now, flat and a few at a time, so that a big tensor is never in memory whole."""
+        tensor = self.value.const_value
+        if tensor is not None:
+            flat = tensor.numpy().reshape(-1)
+            for start in range(0, flat.size, PIECE):
+                yield flat[start : start + PIECE]
+            del flat
+            _release(tensor)
 
 
 def target_weights(layer: LayerSummary) -> tuple[WeightSummary, ...]:
@@ -92,7 +105,9 @@ def put(target: Target, change: Callable[[np.ndarray], np.ndarray]) -> None:
     old = target.tensor
 
     def compute() -> "ir.TensorProtocol":
-        return ir.Tensor(change(old.numpy()), dtype=old.dtype, name=old.name)
+        changed = change(old.numpy())
+        _release(old)
+        return ir.Tensor(changed, dtype=old.dtype, name=old.name)
 
     new: ir.TensorProtocol = (
         compute()
@@ -148,6 +163,13 @@ def _path(node: "ir.Node", value: "ir.Value") -> tuple[int | None, list["ir.Node
             path.append(producer)
             current = producer.inputs[0]
     return None, []
+
+
+def _release(tensor: "ir.TensorProtocol") -> None:
+    """Lets go of the pages of a memory-mapped tensor; it can be read again."""
+    release = getattr(tensor, "release", None)
+    if release is not None:
+        release()
 
 
 def _flag(node: "ir.Node", name: str) -> bool:

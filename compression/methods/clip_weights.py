@@ -95,7 +95,7 @@ class ClipWeights(Method):
         )
 
     def _clip(self, target: Target) -> tuple[str, dict[str, float]]:
-        values = target.read()
+        values = target.tensor.numpy()
         if self.mode == "toward_sign":
             rate = self.rate or 0.0
             moved = int(np.count_nonzero((values != 0) & (np.abs(values) != 1)))

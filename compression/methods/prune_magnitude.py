@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from compression.magnitude import Cut, chunks, smallest
+from compression.magnitude import Cut, smallest
 from compression.method import Change, Forecast, LayerOutcome, Method, Problem, Role, StepContext, StepOutcome
 from compression.summary import DatasetSummary, LayerSummary, ModelSummary
 from compression.weight_targets import OP_TYPES, Target, find_targets, put, reduction_axis, target_weights
@@ -126,9 +126,13 @@ class PruneMagnitude(Method):
         if self.sparsity is None:
             return ()
         if self.scope == "layer":
-            return [(smallest([target.read], round(self.sparsity * target.size)), 0) for target in targets]
+            return [
+                (smallest([target.pieces], round(self.sparsity * target.size), wide=target.is_wide), 0)
+                for target in targets
+            ]
         count = round(self.sparsity * sum(target.size for target in targets))
-        cut = smallest([target.read for target in targets], count)
+        wide = any(target.is_wide for target in targets)
+        cut = smallest([target.pieces for target in targets], count, wide=wide)
         return [(cut, index) for index in range(len(targets))]
 
     def _prune(self, target: Target, index: int, cuts: Sequence[tuple[Cut, int]]) -> str | None:
@@ -185,9 +189,7 @@ def _zeroed(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _count(target: Target) -> tuple[int, dict[str, float]]:
-    tensor = target.value.const_value
-    assert tensor is not None
-    zeros = sum(int(np.count_nonzero(piece == 0)) for piece in chunks(tensor.numpy()))
+    zeros = sum(int(np.count_nonzero(piece == 0)) for piece in target.pieces())
     return zeros, {"zeros": zeros, "weights": target.size}
 
 
