@@ -51,30 +51,29 @@ def _has_subgraph(node: ir.Node) -> bool:
 
 
 def _computed(value: ir.Value, nodes: list[ir.Node], leaves: dict[str, ir.Value]) -> Array | None:
+    """By the model's own operator versions first; the reference lacks some, so by the newest after that."""
     constants = {
         name: _numpy(leaf.const_value) for name, leaf in leaves.items() if leaf.const_value is not None
     }
-    versions = _opsets(nodes[-1])
-    try:
-        model = onnx.helper.make_model(
-            onnx.helper.make_graph(
-                [ir.to_proto(node) for node in nodes],
-                "constants",
-                [_described(name, leaf) for name, leaf in leaves.items()],
-                [onnx.helper.make_empty_tensor_value_info(value.name or "")],
-            ),
-            opset_imports=[onnx.helper.make_opsetid(domain, number) for domain, number in versions.items()],
-        )
-        return np.asarray(ReferenceEvaluator(model).run(None, constants)[0])
-    except Exception:  # noqa: BLE001
-        # Custom operators and types that the reference does not know leave this figure out, nothing else.
-        return None
-
-
-def _opsets(node: ir.Node) -> dict[str, int]:
-    """Bodies of If and Loop name no versions of their own: the newest then reads these plain operators."""
-    named = dict(node.graph.opset_imports) if node.graph is not None else {}
-    return named if "" in named else {"": onnx.defs.onnx_opset_version()} | named
+    graph = onnx.helper.make_graph(
+        [ir.to_proto(node) for node in nodes],
+        "constants",
+        [_described(name, leaf) for name, leaf in leaves.items()],
+        [onnx.helper.make_empty_tensor_value_info(value.name or "")],
+    )
+    own = dict(nodes[-1].graph.opset_imports) if nodes[-1].graph is not None else {}
+    newest = onnx.defs.onnx_opset_version()
+    for versions in ({"": newest} | own, own | {"": newest}):
+        opsets = [onnx.helper.make_opsetid(domain, number) for domain, number in versions.items()]
+        try:
+            results: Any = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=opsets)).run(
+                None, constants
+            )
+        except Exception:  # noqa: BLE001
+            # Operators and types that the reference does not know leave this figure out, nothing else.
+            continue
+        return np.asarray(results[0])
+    return None
 
 
 def _described(name: str, leaf: ir.Value) -> onnx.ValueInfoProto:

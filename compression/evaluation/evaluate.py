@@ -5,8 +5,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compression.errors import DataMissing
-from compression.evaluation.inputs import Batch, Source, choose_source
+from compression.evaluation.inputs import choose_source
 from compression.evaluation.memory import peak_memory_bytes
 from compression.evaluation.outputs import Compared, compare_outputs
 from compression.evaluation.statics import Statics, measure_statics
@@ -55,52 +54,36 @@ def evaluate(
         model=before.model,
         seed=seed,
     )
-    batch, missing = _timed_batch(source, evaluation.latency.batch_size)
-    report(0.1, "measuring memory")
-    memory = _memory((original, compressed), batch, device, evaluation.latency.threads, workdir)
-    report(0.2, "timing inferences")
+    report(0.1, "timing inferences")
     timed = measure_timing(
-        original, compressed, batch, latency=evaluation.latency, device=device, seed=seed, timing=timing
+        original, compressed, source, latency=evaluation.latency, device=device, seed=seed, timing=timing
     )
-    report(0.3, "comparing outputs")
+    report(0.3, "measuring memory")
+    memory = _memory((original, compressed), timed, device, evaluation.latency.threads, workdir)
     compared = None
-    if batch is not None:
+    if timed.batch is not None:
         compared = compare_outputs(
             timed.sessions,
-            source,
+            timed.source,
             metrics=evaluation.metrics,
             seed=seed,
-            report=lambda done: report(0.3 + 0.7 * done, "comparing outputs"),
+            report=lambda done: report(0.4 + 0.6 * done, "comparing outputs"),
         )
     return _measurements(
         (before, after),
         timed,
         memory,
         compared,
-        source=source,
-        batch=batch,
         evaluation=evaluation,
         device=device,
-        notes=(*notes, *missing),
-    )
-
-
-def _timed_batch(source: Source, batch_size: int) -> tuple[Batch | None, tuple[str, ...]]:
-    try:
-        batch = source.timed_batch(batch_size)
-    except DataMissing as error:
-        return None, (f"Speed and fidelity not measured: {error.message}.",)
-    if batch.samples == batch_size:
-        return batch, ()
-    return batch, (
-        f"The model's inputs settle the batch size: timed with {batch.samples}, not {batch_size}.",
+        notes=(*notes, *timed.notes),
     )
 
 
 def _memory(
-    models: tuple[Path, Path], batch: Batch | None, device: Device, threads: int, workdir: Path
+    models: tuple[Path, Path], timed: "Timed", device: Device, threads: int, workdir: Path
 ) -> tuple[int | None, int | None]:
-    feeds = batch.feeds if batch else None
+    feeds = timed.batch.feeds if timed.batch else None
     before, after = (
         peak_memory_bytes(model, feeds, device=device, threads=threads, workdir=workdir) for model in models
     )
@@ -113,15 +96,13 @@ def _measurements(
     memory: tuple[int | None, int | None],
     compared: Compared | None,
     *,
-    source: Source,
-    batch: Batch | None,
     evaluation: "Evaluation",
     device: Device,
     notes: tuple[str, ...],
 ) -> Measurements:
     from compression.runtime import device_description
 
-    batch_size = batch.samples if batch else evaluation.latency.batch_size
+    batch_size = timed.batch.samples if timed.batch else evaluation.latency.batch_size
     latencies = (timed.pairs.original, timed.pairs.compressed) if timed.pairs else (None, None)
     scores = (compared.scores.original, compared.scores.compressed) if compared else ({}, {})
     original, compressed = (
@@ -136,7 +117,7 @@ def _measurements(
         fidelity=compared.fidelity if compared else {},
         incomparable=tuple(compared.incomparable) if compared else (),
         metric_changes=compared.scores.changes if compared else {},
-        data=source.origin,
+        data=timed.source.origin,
         samples=compared.samples if compared else 0,
         batch_size=batch_size,
         threads=evaluation.latency.threads,
@@ -182,11 +163,10 @@ def _more_notes(
     for name, reason in (compared.incomparable if compared else {}).items():
         notes.append(f"Output {name!r} was not compared: {reason}.")
     if None in memory:
-        notes.append(
-            "Peak memory is measured on the CPU only."
-            if device == "cuda"
-            else "Peak memory could not be measured here."
+        where = (
+            "on the CPU only" if device == "cuda" else "where a process of its own may be started; not here"
         )
+        notes.append(f"Peak memory is measured {where}.")
     for name, output in (compared.fidelity if compared else {}).items():
         if not output.finite and not output.newly_nonfinite:
             notes.append(f"Output {name!r} holds NaN or infinity in the original too.")

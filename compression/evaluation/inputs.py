@@ -1,7 +1,7 @@
 """What the models run on: the evaluation data, else the calibration data, else synthetic inputs."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from compression.data import fit_problems, match_arrays
 from compression.data.fit import is_whole
+from compression.errors import CompressionError
 from compression.summary import TensorSummary
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Source:
     model: "ir.Model | None" = None
     seed: int = 0
     limit: int | None = None
+    batch_limit: int = MAX_BATCH
 
     @property
     def samples(self) -> int:
@@ -71,7 +73,8 @@ class Source:
             return
         whole = _takes_whole(self.inputs, self.dataset)
         left = self.samples
-        for feeds in self.dataset.feeds(self.inputs, _batch_size(self.inputs, self.dataset), limit=left):
+        size = min(_batch_size(self.inputs, self.dataset), self.batch_limit)
+        for feeds in self.dataset.feeds(self.inputs, size, limit=left):
             samples = 1 if whole else min(_rows(feeds), left)
             left -= samples
             yield Batch(feeds=feeds, samples=samples, batched=not whole)
@@ -91,6 +94,28 @@ class Source:
 
         for feeds in synthesise(self.inputs, SYNTHETIC_SAMPLES, self.seed, self.model):
             yield Batch(feeds=feeds, samples=_rows(feeds))
+
+
+def settle_batch(source: Source, size: int, run: Callable[[Feeds], object]) -> tuple[Source, Batch]:
+    """The inputs to time, and the source with batches that the original is seen to run on.
+
+    Some models declare an open batch axis and then reshape to one sample: those get one sample at a time.
+
+    Raises:
+        CompressionError: `run` fails on a single sample too.
+        DataMissing: no inputs can be synthesised.
+    """
+    try:
+        batch = source.timed_batch(size)
+        run(batch.feeds)
+        first = next(source.batches())
+        if first.rows > batch.rows:
+            run(first.feeds)
+    except CompressionError:
+        source = replace(source, batch_limit=1)
+        batch = source.timed_batch(1)
+        run(batch.feeds)
+    return source, batch
 
 
 def choose_source(

@@ -125,7 +125,7 @@ def _share_of_positions(known: Array, before: Array, after: Array, seed: int) ->
     totals = known.sum(axis=axes).astype(np.float64)
 
     def shares(weights: Array) -> Array:
-        return np.divide(weights @ sums, np.maximum(weights @ totals, 1)[:, None])
+        return np.asarray((weights @ sums) / np.maximum(weights @ totals, 1)[:, None])
 
     return _pair(np.ones(len(known), np.int64), shares, seed)
 

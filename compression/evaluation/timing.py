@@ -9,7 +9,8 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from compression import runtime
-from compression.evaluation.inputs import Batch
+from compression.errors import DataMissing
+from compression.evaluation.inputs import Batch, Source, settle_batch
 from compression.evaluation.latency import Pairs, measure_pairs
 from compression.method import Device
 
@@ -30,22 +31,26 @@ class Timed:
     sessions: tuple["onnxruntime.InferenceSession", "onnxruntime.InferenceSession"]
     load_ms: tuple[float, float]
     pairs: Pairs | None
+    source: Source
+    batch: Batch | None
+    notes: tuple[str, ...]
 
 
 def measure_timing(
     original: Path,
     compressed: Path,
-    batch: Batch | None,
+    source: Source,
     *,
     latency: "Latency",
     device: Device,
     seed: int,
     timing: Callable[[], AbstractContextManager[None]],
 ) -> Timed:
-    """Open both models and time them on one batch; without a batch only opening is timed."""
+    """Open both models and time them on one batch; where no input can be made only opening is timed."""
     with timing():
         before, before_ms = _open(original, device, latency.threads)
         after, after_ms = _open(compressed, device, latency.threads)
+        source, batch, notes = _settled(source, latency.batch_size, before)
         pairs = None
         if batch is not None:
             pairs = measure_pairs(
@@ -54,7 +59,31 @@ def measure_timing(
                 runs=latency.runs,
                 seed=seed,
             )
-    return Timed(sessions=(before, after), load_ms=(before_ms, after_ms), pairs=pairs)
+    return Timed(
+        sessions=(before, after),
+        load_ms=(before_ms, after_ms),
+        pairs=pairs,
+        source=source,
+        batch=batch,
+        notes=notes,
+    )
+
+
+def _settled(
+    source: Source, batch_size: int, session: "onnxruntime.InferenceSession"
+) -> tuple[Source, Batch | None, tuple[str, ...]]:
+    try:
+        settled, batch = settle_batch(source, batch_size, lambda feeds: runtime.run(session, feeds))
+    except DataMissing as error:
+        return source, None, (f"Speed and fidelity not measured: {error.message}.",)
+    notes = []
+    if settled is not source:
+        notes.append("The model runs one sample at a time only, though it declares an open batch axis.")
+    if batch.samples != batch_size:
+        notes.append(
+            f"Timed with a batch of {batch.samples}, not {batch_size}: the model's inputs settle it."
+        )
+    return settled, batch, tuple(notes)
 
 
 def _open(path: Path, device: Device, threads: int) -> tuple["onnxruntime.InferenceSession", float]:
