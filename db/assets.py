@@ -6,6 +6,7 @@
 | inspecting | inspecting | `claim_inspection` | no lease, or a dead one: attempt + 1, new lease |
 | inspecting | ready | `finish_inspection` | the attempt that claimed last |
 | inspecting | refused | `refuse_asset` | the attempt that claimed last; the bytes are given up |
+| inspecting | refused | `claim_inspection` | attempts used up: code `poison` |
 
 A deleted asset keeps its row (`deleted_at`), because finished jobs name it.
 """
@@ -26,6 +27,13 @@ from db.projects import check_space, counts, lock_project
 from db.storage import ObjectStore
 
 _PREFIX = {AssetKind.MODEL: "mdl", AssetKind.DATASET: "dst"}
+_POISON = {
+    "code": "poison",
+    "message": "The file could not be inspected: each inspection ended without a result.",
+    "where": None,
+    "hint": "Check that it opens in onnxruntime, or send it again.",
+    "retryable": True,
+}
 
 
 def add_asset(
@@ -116,12 +124,26 @@ def delete_asset(s: Session, store: ObjectStore, project_id: str, kind: AssetKin
     release_blobs(s, store, project_id, [asset.sha256])
 
 
-def claim_inspection(s: Session, asset_id: str, lease_s: float, now: datetime | None = None) -> Asset | None:
-    """The asset, its `attempt` raised, under a lease; None if another worker has it or none is needed."""
+def claim_inspection(
+    s: Session, asset_id: str, lease_s: float, now: datetime | None = None, max_attempts: int = 3
+) -> Asset | None:
+    """The asset, its `attempt` raised, under a lease; None if another worker has it or none is needed.
+
+    A file that ended its inspectors `max_attempts` times is refused here; the sweep removes its bytes.
+    """
     now = now or utcnow()
     free = or_(Asset.lease_expires_at.is_(None), Asset.lease_expires_at < now)
     values = {"attempt": Asset.attempt + 1, "lease_expires_at": now + timedelta(seconds=lease_s)}
-    return _move(s, asset_id, _waiting() & free, values)
+    claimed = _move(s, asset_id, _waiting() & free & (Asset.attempt < max_attempts), values)
+    if claimed is None:
+        values = {
+            "state": AssetState.REFUSED,
+            "error": _POISON,
+            "inspected_at": now,
+            "lease_expires_at": None,
+        }
+        _move(s, asset_id, _waiting() & free & (Asset.attempt >= max_attempts), values)
+    return claimed
 
 
 def finish_inspection(s: Session, asset_id: str, attempt: int, summary: dict[str, Any]) -> bool:

@@ -31,6 +31,7 @@ from db.jobs.attempts import cancelled as cancelled
 from db.jobs.attempts import claim as claim
 from db.jobs.attempts import fail as fail
 from db.jobs.attempts import heartbeat as heartbeat
+from db.jobs.attempts import keep_artifacts as keep_artifacts
 from db.jobs.attempts import release as release
 from db.jobs.attempts import succeed as succeed
 from db.jobs.attempts import time_left_s as time_left_s
