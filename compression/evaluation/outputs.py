@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compression import runtime
-from compression.errors import NotApplicable
+from compression.errors import DataMismatch, NotApplicable, ResultRejected
 from compression.evaluation.fidelity import FidelityMeter
 from compression.evaluation.inputs import Batch, Source
 from compression.evaluation.metrics import Scores, chosen_metrics, score
@@ -45,7 +45,8 @@ def compare_outputs(
     judge = _Judge(source, metrics)
     samples, total = 0, source.samples
     for batch in source.batches():
-        before, after = (_outputs(session, batch) for session in sessions)
+        before = _outputs(sessions[0], batch)
+        after = _compressed_outputs(sessions[1], batch)
         meter.add(before, after)
         judge.add(before, after)
         samples += batch.samples
@@ -95,6 +96,17 @@ class _Judge:
         except NotApplicable as error:
             self._labels = self._task = None
             self.notes += (f"Task metrics not measured: {error.message}. Hint: {error.hint}.",)
+
+
+def _compressed_outputs(session: "onnxruntime.InferenceSession", batch: Batch) -> Outputs:
+    """Whatever the original runs on, the compressed model has to run on too."""
+    try:
+        return _outputs(session, batch)
+    except DataMismatch as error:
+        raise ResultRejected(
+            f"the compressed model fails on inputs that the original runs on: {error.message}",
+            hint=error.hint,
+        ) from error
 
 
 def _outputs(session: "onnxruntime.InferenceSession", batch: Batch) -> Outputs:

@@ -14,15 +14,9 @@ QUICK_ABOVE_BYTES = 256 << 20
 
 def model_files(path: Path, model: "ir.Model") -> tuple[Path, ...]:
     """The file itself and every external data file that the loaded model reads, each once."""
-    import onnx_ir as ir
+    from compression.graph import external_files
 
-    found = {
-        Path(tensor.path).resolve()
-        for graph in model.graphs()
-        for value in graph.initializers.values()
-        if isinstance(tensor := value.const_value, ir.ExternalTensor)
-    }
-    return (path, *sorted(found - {path.resolve()}))
+    return (path, *external_files(model))
 
 
 def size_bytes(files: Iterable[Path]) -> int:

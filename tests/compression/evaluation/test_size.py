@@ -4,6 +4,7 @@ import numpy as np
 import onnx_ir as ir
 
 from compression.evaluation.size import deflate_level, deflated_bytes, model_files, size_bytes
+from compression.graph import load
 
 
 def saved(folder, external):
@@ -20,13 +21,13 @@ def saved(folder, external):
 
 def test_one_file(tmp_path):
     path = saved(tmp_path, external=False)
-    assert model_files(path, ir.load(path)) == (path,)
+    assert model_files(path, load(path)) == (path,)
     assert size_bytes([path]) == path.stat().st_size > 256 * 256 * 4
 
 
 def test_external_data_counts(tmp_path):
     path = saved(tmp_path, external=True)
-    files = model_files(path, ir.load(path))
+    files = model_files(path, load(path))
     assert [file.name for file in files] == ["model.onnx", "weights.bin"]
     assert size_bytes(files) == path.stat().st_size + (tmp_path / "weights.bin").stat().st_size
 
