@@ -49,7 +49,7 @@ class Target:
         return tuple(self.tensor.shape.numpy())
 
     def pieces(self) -> Iterator[np.ndarray]:
-        """The values as they are now, flat and a few at a time, so that a big tensor is never in memory whole."""
+        """The values as they are now, flat and a few at a time: a big tensor is never in memory whole."""
         tensor = self.value.const_value
         if tensor is not None:
             flat = tensor.numpy().reshape(-1)
