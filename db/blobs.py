@@ -8,17 +8,16 @@ The order that keeps rows and objects together; each transaction locks the blob 
 A crash between storing and 1, or within 2, leaves an object without a row: harmless, and swept by `db.sweep`.
 """
 
-import zlib
 from collections.abc import Iterable
 from functools import partial
 
-from sqlalchemy import ColumnElement, delete, exists, select, text
+from sqlalchemy import ColumnElement, delete, exists, select
 from sqlalchemy.orm import Session
 
 from db.clock import utcnow
 from db.errors import ObjectMissing
 from db.models import Artifact, Asset, AssetState, Blob, StepResultFile
-from db.session import Database, after_commit, database_of
+from db.session import Database, after_commit, database_of, lock
 from db.storage import ObjectStore
 
 
@@ -87,7 +86,4 @@ def unreferenced(s: Session, limit: int = 1000) -> list[tuple[str, str]]:
 
 
 def _lock(s: Session, project_id: str, sha256: str) -> None:
-    """Held until the transaction ends. SQLite needs none: there, one transaction writes at a time."""
-    if database_of(s).dialect == "postgresql":
-        name = f"{project_id}/{sha256}".encode()
-        s.execute(text("SELECT pg_advisory_xact_lock(1, :name)"), {"name": zlib.crc32(name) - 2**31})
+    lock(s, f"blob {project_id} {sha256}")

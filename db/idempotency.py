@@ -81,8 +81,8 @@ def remove_old(s: Session, now: datetime | None = None) -> int:
 def _insert(s: Session, project_id: str, key: str, fingerprint: str, now: datetime) -> bool:
     insert = sqlite.insert if database_of(s).dialect == "sqlite" else postgresql.insert
     row = {"project_id": project_id, "key": key, "fingerprint": fingerprint, "created_at": now}
-    done = s.execute(insert(IdempotencyKey).values(**row).on_conflict_do_nothing())
-    return cast("CursorResult[Any]", done).rowcount == 1
+    made = insert(IdempotencyKey).values(**row).on_conflict_do_nothing().returning(IdempotencyKey.key)
+    return s.scalar(made) is not None
 
 
 def _is_over(row: IdempotencyKey, now: datetime) -> bool:

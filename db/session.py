@@ -1,12 +1,13 @@
 """The database: one engine per process, transactions, and what runs after their commit."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import structlog
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -81,6 +82,16 @@ class Database:
 def after_commit(session: Session, callback: Callable[[], object]) -> None:
     """Runs `callback` after the commit of the transaction `session` belongs to; never if it rolls back."""
     session.info.setdefault(_CALLBACKS, []).append(callback)
+
+
+def lock(session: Session, name: str) -> None:
+    """Waits until no other transaction has locked `name`, and holds it until this one ends.
+
+    SQLite needs no such thing: there, one transaction writes at a time.
+    """
+    if database_of(session).dialect == "postgresql":
+        number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
+        session.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": number})
 
 
 def database_of(session: Session) -> Database:

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from db.blobs import add_blob, release_blobs
 from db.clock import utcnow
 from db.models import StepResult, StepResultFile
+from db.session import lock
 from db.storage import ObjectStore
 
 
@@ -44,6 +45,7 @@ def store_step_result(
     outcome: Mapping[str, Any],
 ) -> StepResult:
     """Keeps a finished step; one that is already kept under this key stays. Raises `ObjectMissing`."""
+    lock(s, f"step {project_id} {key}")
     known = find_step_result(s, project_id, key)
     if known is not None:
         return known

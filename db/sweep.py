@@ -2,8 +2,6 @@
 
 from datetime import timedelta
 
-from sqlalchemy import select
-
 from db.blobs import delete_unless_recorded, object_key, release_blobs, unreferenced
 from db.clock import utcnow
 from db.models import Blob
@@ -28,10 +26,11 @@ def sweep_orphans(database: Database, store: ObjectStore, older_than_s: float = 
 
 
 def _sweep(database: Database, store: ObjectStore, found: ObjectInfo) -> bool:
-    _, project_id, _, sha256 = found.key.split("/")
+    """What is no object of ours, by its key, is left alone."""
+    project_id, sha256 = found.key.split("/")[1], found.key.rpartition("/")[2]
+    if found.key != object_key(project_id, sha256):
+        return False
     with database.read() as s:
-        if s.scalar(select(Blob.sha256).where(Blob.project_id == project_id, Blob.sha256 == sha256)):
+        if s.get(Blob, (project_id, sha256)) is not None:
             return False
-    return found.key == object_key(project_id, sha256) and delete_unless_recorded(
-        database, store, project_id, sha256
-    )
+    return delete_unless_recorded(database, store, project_id, sha256)
