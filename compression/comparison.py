@@ -4,94 +4,23 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 from statistics import median
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
+from compression.comparison_table import (
+    FIDELITY_COLUMNS,
+    FIXED_COLUMNS,
+    Column,
+    Comparison,
+    Entry,
+    Number,
+    Row,
+    metric_columns,
+)
+from compression.figures import figure
 from compression.measurements import Measurements, ModelMeasurement
 from compression.pareto import pareto_front
 from compression.verdict import ERROR_METRICS, METRIC_ORDER, speed_word, verdict, worst_sqnr
 
 __all__ = ["Column", "Comparison", "Entry", "Row", "compare", "to_csv", "verdict"]
-
-Better = Literal["lower", "higher", "none"]
-Number = int | float | None
-
-
-class Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Entry(Value):
-    """One finished job to compare."""
-
-    id: str
-    name: str
-    model_id: str
-    model_name: str
-    measurements: Measurements
-    evaluation_data: str | None = Field(
-        None, description="id of the dataset it was evaluated on, where there was one"
-    )
-
-
-class Column(Value):
-    key: str
-    title: str
-    unit: str = Field(description="bytes, ms, x, share, dB, 1/s, or empty for a plain number")
-    better: Better
-
-
-class Row(Value):
-    """An original model, or a job's result."""
-
-    id: str = Field(description="the job's id, or the model's for an original")
-    name: str
-    kind: Literal["original", "job"]
-    model_id: str
-    model_name: str
-    values: dict[str, Number] = Field(description="by column; null where not measured")
-    deltas: dict[str, Number] = Field(
-        description="value minus the original's, by column; empty for an original"
-    )
-    best: tuple[str, ...] = Field((), description="columns in which no other row is better")
-    exact: bool = Field(description="outputs are equal to the original's")
-    speed: str = Field(description="faster, slower, within noise or not measured; 'original' for an original")
-    pareto: bool = Field(
-        False, description="no other row is at least as good in size, quality and latency and better in one"
-    )
-    verdict: str
-
-
-class Comparison(Value):
-    columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
-    quality: str = Field(description="key of the column that stands for quality in the Pareto front")
-    warnings: tuple[str, ...] = Field((), description="why some rows should not be compared with others")
-
-
-_FIXED = (
-    Column(key="size_bytes", title="Size", unit="bytes", better="lower"),
-    Column(key="size_ratio", title="Times smaller", unit="x", better="higher"),
-    Column(key="zip_bytes", title="Zipped", unit="bytes", better="lower"),
-    Column(key="parameters", title="Parameters", unit="", better="lower"),
-    Column(key="nonzero_parameters", title="Non-zero", unit="", better="lower"),
-    Column(key="sparsity", title="Sparsity (zeros)", unit="share", better="none"),
-    Column(key="density", title="Density (non-zeros)", unit="share", better="none"),
-    Column(key="macs", title="MACs", unit="", better="lower"),
-    Column(key="load_ms", title="Load", unit="ms", better="lower"),
-    Column(key="latency_p50_ms", title="Latency p50", unit="ms", better="lower"),
-    Column(key="latency_p90_ms", title="Latency p90", unit="ms", better="lower"),
-    Column(key="speedup", title="Speedup", unit="x", better="higher"),
-    Column(key="throughput_per_s", title="Throughput", unit="1/s", better="higher"),
-    Column(key="peak_memory_bytes", title="Peak memory", unit="bytes", better="lower"),
-)
-_FIDELITY = (
-    Column(key="sqnr_db", title="SQNR, worst output", unit="dB", better="higher"),
-    Column(key="cosine", title="Cosine, worst output", unit="", better="higher"),
-    Column(key="max_abs_error", title="Largest error", unit="", better="lower"),
-    Column(key="agreement", title="Agreement, worst output", unit="share", better="higher"),
-)
 
 
 def compare(entries: Sequence[Entry]) -> Comparison:
@@ -99,7 +28,7 @@ def compare(entries: Sequence[Entry]) -> Comparison:
 
     Every distinct model gives a row of its own, before its jobs. Its latency is the median over its jobs.
     """
-    columns = (*_FIXED, *_metric_columns(entries), *_FIDELITY)
+    columns = (*FIXED_COLUMNS, *metric_columns(entries), *FIDELITY_COLUMNS)
     groups: dict[str, list[Entry]] = {}
     for entry in entries:
         groups.setdefault(entry.model_id, []).append(entry)
@@ -134,18 +63,6 @@ def _safe(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-def _metric_columns(entries: Sequence[Entry]) -> Iterator[Column]:
-    for name in METRIC_ORDER:
-        if any(name in entry.measurements.compressed.metrics for entry in entries):
-            is_error = name in ERROR_METRICS
-            yield Column(
-                key=name,
-                title=name.upper() if is_error else name.replace("top5", "top-5").capitalize(),
-                unit="" if is_error else "share",
-                better="lower" if is_error else "higher",
-            )
-
-
 def _quality_key(entries: Sequence[Entry]) -> str:
     """The first metric that every entry has, else the fidelity of the worst output."""
     for name in METRIC_ORDER:
@@ -177,6 +94,7 @@ def _original_row(group: Sequence[Entry], columns: Sequence[Column]) -> Row:
         model_name=first.model_name,
         values={column.key: values.get(column.key) for column in columns},
         deltas={},
+        text=_texts(values, columns, exact=True),
         exact=True,
         speed="original",
         verdict="the original",
@@ -187,6 +105,7 @@ def _job_row(entry: Entry, original: Row, columns: Sequence[Column]) -> Row:
     measured = entry.measurements
     found = _model_values(measured.compressed) | _pair_values(measured)
     values = {column.key: found.get(column.key) for column in columns}
+    exact = bool(measured.fidelity) and all(output.exact for output in measured.fidelity.values())
     return Row(
         id=entry.id,
         name=entry.name,
@@ -195,10 +114,16 @@ def _job_row(entry: Entry, original: Row, columns: Sequence[Column]) -> Row:
         model_name=entry.model_name,
         values=values,
         deltas={key: _difference(value, original.values[key]) for key, value in values.items()},
-        exact=bool(measured.fidelity) and all(output.exact for output in measured.fidelity.values()),
+        text=_texts(values, columns, exact=exact),
+        exact=exact,
         speed=speed_word(measured.speedup),
         verdict=measured.verdict,
     )
+
+
+def _texts(values: dict[str, Number], columns: Sequence[Column], *, exact: bool) -> dict[str, str]:
+    texts = {column.key: figure(values.get(column.key), column.unit) for column in columns}
+    return texts | ({"sqnr_db": "equal"} if exact else {})
 
 
 def _model_values(model: ModelMeasurement) -> dict[str, Number]:

@@ -11,9 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from compression.charts import scatter
 from compression.comparison import Column, Comparison, Row
-from compression.figures import difference, figure
+from compression.figures import MISSING, difference, figure
 from compression.report_view import report_view
-from compression.verdict import METRIC_ORDER
 
 
 def render_comparison_html(comparison: Comparison, *, title: str = "Comparison of compressed models") -> str:
@@ -49,22 +48,19 @@ def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("compression"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters["figure"] = figure
     environment.globals["beside"] = _beside
     return environment
 
 
 def _main_columns(comparison: Comparison) -> list[Column]:
-    """The columns that matter most, those without any value left out."""
-    wanted = ("size_bytes", "sparsity", "macs", "latency_p50_ms", *METRIC_ORDER[:4], "mse", "mae", "sqnr_db")
+    """The main columns that hold any value; ratio and speedup stand beside the size and the latency."""
+    beside = {"size_ratio", "speedup"}
     return [
         column
         for column in comparison.columns
-        if column.key in wanted
-        and any(
-            row.values[column.key] is not None or (column.key == "sqnr_db" and row.exact)
-            for row in comparison.rows
-        )
+        if column.main
+        and column.key not in beside
+        and any(row.text[column.key] != MISSING for row in comparison.rows)
     ]
 
 

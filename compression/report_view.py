@@ -6,17 +6,14 @@ from typing import Any
 from compression.figures import MISSING, difference, figure
 from compression.measurements import (
     Interval,
-    LayerMeasurement,
     Measurements,
     ModelMeasurement,
     OutputFidelity,
 )
+from compression.report_layers import View, layer_views, step_view
 from compression.verdict import ERROR_METRICS, METRIC_ORDER, primary_metric, speed_word, worse, worst_sqnr
 
 SHOWN_LAYERS = 20
-BAR_WIDTH = 210
-
-View = dict[str, Any]
 
 _DATA = {
     "evaluation": "the evaluation data",
@@ -28,7 +25,7 @@ _DATA = {
 def report_view(document: Mapping[str, Any]) -> View:
     """The variables of report.html.j2 for a document as `render_report_html` takes it."""
     measured = Measurements.model_validate(document["measurements"])
-    layers = list(_layers(measured))
+    layers = list(layer_views(measured))
     return {
         "name": document.get("name") or document.get("model_name") or "Compressed model",
         "verdict": _sentence(measured.verdict),
@@ -40,7 +37,7 @@ def report_view(document: Mapping[str, Any]) -> View:
         "samples": measured.samples,
         "outputs": [_output(name, fidelity) for name, fidelity in measured.fidelity.items()],
         "fidelity_text": _fidelity_text(measured),
-        "steps": [_step(step) for step in document.get("steps", ())],
+        "steps": [step_view(step) for step in document.get("steps", ())],
         "layers": layers[:SHOWN_LAYERS],
         "more_layers": layers[SHOWN_LAYERS:],
         "layers_text": _layers_text(len(layers)),
@@ -205,82 +202,6 @@ def _fidelity_text(measured: Measurements) -> str:
         "of a tenth of the output's size, 40 dB of a hundredth. Agreement is the share of rows whose "
         "largest entry is at the same place, for integers the share of equal entries."
     )
-
-
-def _step(step: Mapping[str, Any]) -> View:
-    layers = step.get("layers", ())
-    changed = sum(bool(layer["changed"]) for layer in layers)
-    facts = [
-        f"{step['seconds']:.1f} s" if "seconds" in step else "",
-        f"{figure(step['size_bytes'], 'bytes')} afterwards" if "size_bytes" in step else "",
-    ]
-    return {
-        "method": step["method"],
-        "summary": " · ".join(fact for fact in facts if fact),
-        "parameters": list(_parameters(step.get("parameters", {}))),
-        "notes": list(step.get("notes", ())),
-        "layers": [_layer_outcome(layer) for layer in layers],
-        "layers_title": f"{changed} of {len(layers)} layers changed",
-    }
-
-
-def _parameters(parameters: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in parameters.items():
-        if name == "layers" and isinstance(value, Mapping):
-            chosen = ", ".join(value.get("include", ()))
-            left_out = ", ".join(value.get("exclude", ()))
-            yield f"layers: {chosen}" + (f" without {left_out}" if left_out else "")
-        elif name != "method" and value is not None:
-            yield f"{name}: {value}"
-
-
-def _layer_outcome(layer: Mapping[str, Any]) -> View:
-    numbers = ", ".join(f"{name} {value:.4g}" for name, value in layer.get("numbers", {}).items())
-    return {
-        "name": layer["layer"],
-        "changed": "yes" if layer["changed"] else "no",
-        "note": layer["note"],
-        "numbers": numbers,
-    }
-
-
-def _layers(measured: Measurements) -> Iterator[View]:
-    """All layers of either model, the largest first; matched by name."""
-    before = {layer.name: layer for layer in measured.original.layers}
-    after = {layer.name: layer for layer in measured.compressed.layers}
-    names = sorted(before | after, key=lambda name: -_largest(before.get(name), after.get(name)))
-    largest = max((_largest(before.get(name), after.get(name)) for name in names), default=1) or 1
-    for name in names:
-        yield _layer(name, before.get(name), after.get(name), BAR_WIDTH / largest)
-
-
-def _largest(*layers: LayerMeasurement | None) -> int:
-    return max(layer.size_bytes for layer in layers if layer is not None)
-
-
-def _layer(name: str, before: LayerMeasurement | None, after: LayerMeasurement | None, scale: float) -> View:
-    now = after or before
-    assert now is not None
-    was = f"from {figure(before.size_bytes, 'bytes')}" if before else "new"
-    return {
-        "name": name,
-        "op_type": _change_of(before.op_type if before else None, now.op_type),
-        "before_width": round(before.size_bytes * scale, 1) if before else 0,
-        "after_width": round(after.size_bytes * scale, 1) if after else 0,
-        "size": figure(after.size_bytes, "bytes") if after else "gone",
-        "size_before": "" if before and after and before.size_bytes == after.size_bytes else was,
-        "dtype": after.dtype if after else MISSING,
-        "dtype_before": f"from {before.dtype}" if before and after and before.dtype != after.dtype else "",
-        "sparsity": figure(after.sparsity if after else None, "share"),
-        "macs": figure(after.macs if after else None, ""),
-        "noise": figure(after.weight_sqnr_db, "dB")
-        if after and after.weight_sqnr_db is not None
-        else MISSING,
-    }
-
-
-def _change_of(before: str | None, now: str) -> str:
-    return now if before in {None, now} else f"{before} → {now}"
 
 
 def _layers_text(count: int) -> str:

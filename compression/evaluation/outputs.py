@@ -116,7 +116,10 @@ def _outputs(session: "onnxruntime.InferenceSession", batch: Batch) -> Outputs:
 
 
 def _samples_only(output: Any, batch: Batch) -> npt.NDArray[Any]:
-    array = np.asarray(output)
+    if not isinstance(output, np.ndarray):
+        # Sequences, maps and empty optionals are not compared: one object stands for them.
+        return np.array([None], dtype=object)
+    array = output
     if not batch.batched and (not array.ndim or array.shape[0] != 1):
         return array[None]
     return array[: batch.samples] if array.ndim and array.shape[0] == batch.rows else array

@@ -52,6 +52,35 @@ def test_metric_columns_stand_in_order_and_tell_which_way_is_better():
     )
 
 
+def test_texts_and_main_columns_make_a_short_table():
+    found = compare(
+        [entry("one", 3.9, 1.6, fidelity={"y": output(None)}, changes={"accuracy": (-0.01, False)})]
+    )
+    short = [column.key for column in found.columns if column.main]
+    assert short == [
+        "size_bytes",
+        "size_ratio",
+        "sparsity",
+        "macs",
+        "latency_p50_ms",
+        "speedup",
+        "accuracy",
+        "sqnr_db",
+    ]
+    texts = rows(found)["one"].text
+    assert [texts[key] for key in short] == [
+        "256 kB",
+        "3.90x",
+        "0.0%",
+        "12.0 M",
+        "1.25 ms",
+        "1.60x",
+        "94.0%",
+        "equal",
+    ]
+    assert texts["agreement"] == "99.0%" and rows(found)["a"].text["cosine"] == "–"
+
+
 def test_best_in_column():
     found = rows(compare([entry("small", 8.0, 0.5), entry("fast", 2.0, 3.0, fidelity={"y": output(None)})]))
     assert "sqnr_db" in found["fast"].best and "sqnr_db" not in found["small"].best

@@ -1,6 +1,7 @@
 from contextlib import contextmanager
 
 import numpy as np
+import onnx.parser
 import pytest
 
 from compression.data import open_dataset
@@ -181,6 +182,19 @@ def test_outputs_whose_shape_depends_on_values_are_told_apart(tmp_path):
     assert found.incomparable == ("places",) and found.fidelity == {}
     assert any("shape depends on values" in note for note in found.notes)
     assert "could not be compared" in found.verdict
+
+
+def test_sequences_are_not_compared(tmp_path):
+    text = """<ir_version: 8, opset_import: ["": 17]>
+        agraph (float[N, 4] x) => (float[N, 4] y, seq(float) parts) {
+            y = Abs(x)
+            parts = SequenceConstruct(x, y)
+        }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "a.onnx")
+    found = measured(
+        tmp_path, tmp_path / "a.onnx", tmp_path / "a.onnx", data=dataset(tmp_path, x=SAMPLES[:, :4])
+    )
+    assert found.incomparable == ("parts",) and found.fidelity["y"].exact
 
 
 def test_a_model_that_takes_one_sample_only_gets_one_at_a_time(tmp_path):
