@@ -20,7 +20,7 @@ class Calibration:
 
     ranges: dict[str, Range]
     refused: dict[str, str]
-    samples: int
+    batches: int
 
 
 def calibrate(
@@ -39,7 +39,7 @@ def calibrate(
     observers = {value.name or "": make() for value in tensors}
     fed = {value.name for value in model.graph.inputs}
     refused: dict[str, str] = {}
-    samples = 0
+    batches = 0
     with _extra_outputs(model, [value for value in tensors if value.name not in fed]):
         session = runtime.open_session(
             model,
@@ -49,12 +49,12 @@ def calibrate(
         )
     for feed in feeds:
         _observe({**feed, **runtime.run(session, feed)}, observers, refused)
-        samples += 1
-        context.report(samples / max(expected, samples), f"calibrating on sample {samples}")
+        batches += 1
+        context.report(batches / max(expected, batches), f"calibrating on batch {batches}")
     return Calibration(
         ranges={name: seen.range() for name, seen in observers.items() if name not in refused},
         refused=refused,
-        samples=samples,
+        batches=batches,
     )
 
 
@@ -73,7 +73,7 @@ class _extra_outputs:
             self.graph.outputs.pop()
 
 
-def _observe(seen: dict[str, "np.ndarray"], observers: dict[str, Observer], refused: dict[str, str]) -> None:  # type: ignore[type-arg]
+def _observe(seen: Feeds, observers: dict[str, Observer], refused: dict[str, str]) -> None:
     for name, observer in observers.items():
         if name in refused or name not in seen:
             continue

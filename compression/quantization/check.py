@@ -28,6 +28,10 @@ class Judgement:
     """Outcomes after the mending, and what to say about it."""
 
     layers: tuple[LayerOutcome, ...]
+    widened: frozenset[str] = frozenset()
+    """Layers stored as int16."""
+    sqnr_db: float | None = None
+    """Of the worst output in the end; None where nothing could be compared."""
     notes: tuple[str, ...] = ()
     details: dict[str, Any] = field(default_factory=dict)
 
@@ -53,13 +57,20 @@ class OutputCheck:
         found = fidelity(self.probe, model, self.context)
         details: dict[str, Any] = {"inputs": self.probe.source, "outputs": figures(found)}
         if not found.comparable or found.sqnr_db >= self.min_sqnr_db:
-            return Judgement(layers=tuple(outcomes), details=details)
+            db = found.sqnr_db if found.comparable else None
+            return Judgement(layers=tuple(outcomes), sqnr_db=db, details=details)
         blamed = self._blame(model, chains)
         mended, after = self._mend(model, [name for name, _ in blamed], chains)
         details["layers_to_blame"] = {name: round(min(db, 999.0), 2) for name, db in blamed[:10]}
         details["outputs_after_mending"] = figures(after)
         note = self._sentence(found, after, blamed, mended)
-        return Judgement(layers=_widened(outcomes, mended), notes=(note,), details=details)
+        return Judgement(
+            layers=_widened(outcomes, mended),
+            widened=mended,
+            sqnr_db=after.sqnr_db,
+            notes=(note,),
+            details=details,
+        )
 
     def _measure(self, model: ir.Model) -> Fidelity:
         if self.probe is None:

@@ -47,3 +47,26 @@ def as_type(weight: WeightSummary, dtype: str, size_bytes: int) -> WeightSummary
 def _saves(layer: LayerSummary, position: int) -> bool:
     weight = layer.weights[position]
     return is_matrix(layer, position) and int8_bytes(layer.op_type, weight.shape) < weight.size_bytes
+
+
+def halves(layer: LayerSummary) -> bool:
+    """Whether float16 would make any of the layer's weights smaller."""
+    return any(_halved(layer, position) for position in range(len(layer.weights)))
+
+
+def float16_layer(layer: LayerSummary) -> LayerSummary:
+    """The layer with its matrices stored as float16, where that is smaller."""
+    weights = tuple(
+        as_type(weight, "float16", weight.elements * 2) if _halved(layer, position) else weight
+        for position, weight in enumerate(layer.weights)
+    )
+    return layer.model_copy(update={"weights": weights})
+
+
+def _halved(layer: LayerSummary, position: int) -> bool:
+    weight = layer.weights[position]
+    return (
+        is_matrix(layer, position)
+        and weight.dtype in {"float32", "float64"}
+        and weight.elements * 2 + CHAIN_BYTES // 2 < weight.size_bytes
+    )

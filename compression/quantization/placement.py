@@ -6,31 +6,33 @@ stays accurate and is not slower than the original wins; where there is none, no
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import onnx_ir as ir
 
 from compression import runtime
-from compression.errors import ResultRejected
-from compression.method import StepContext
-from compression.quantization.affine import Range
-from compression.quantization.check import figures
+from compression.errors import CompressionError
+from compression.graph import layers as layers_of
+from compression.method import LayerOutcome
+from compression.quantization.check import OutputCheck, figures
 from compression.quantization.latency import Speed, paired_speeds
 from compression.quantization.probe import Fidelity, Probe, compare
-from compression.quantization.qdq import insert
-from compression.quantization.regions import ALL_GROUPS, Group, find_region
-from compression.quantization.target import IntegerTypes
+from compression.quantization.weight_only import store_layers
 
-_LADDER: tuple[tuple[str, frozenset[Group]], ...] = (
-    ("convolutions", frozenset({"conv", "depthwise"})),
-    ("convolutions but depthwise ones", frozenset({"conv"})),
-    ("convolutions and elementwise", frozenset({"conv", "depthwise", "elementwise"})),
-    ("matrix products", frozenset({"matmul"})),
-    ("convolutions and matrix products", frozenset({"conv", "depthwise", "matmul"})),
-    ("everything", ALL_GROUPS),
-)
+
+class Integers(Protocol):
+    """A way of computing in integers: which layers it can take, and how it rewrites them."""
+
+    ladder: ClassVar[tuple[tuple[str, frozenset[str]], ...]]
+    """Candidates by name, each with the groups of operators it reaches; the last one reaches all."""
+
+    def reach(self, model: ir.Model, layers: Set[str], groups: Set[str]) -> tuple[frozenset[str], int]:
+        """The layers that would compute in integers, and how many tensors would: equal answers, equal models."""
+
+    def write(self, model: ir.Model, layers: Set[str], groups: Set[str]) -> Mapping[str, float]:
+        """Rewrite them in place; returns the weights' signal to noise ratio (dB) by layer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +40,15 @@ class Candidate:
     """One region, built and judged."""
 
     name: str
-    groups: frozenset[Group]
+    groups: frozenset[str]
     layers: frozenset[str]
     """Layers that compute in integers."""
     model: ir.Model
     weight_sqnr_db: Mapping[str, float]
+    stored: tuple[LayerOutcome, ...]
+    """The other layers, which compute in floats from weights stored as int8."""
     fidelity: Fidelity
+    """Of the whole: integers and stored weights together."""
     speed: Speed | None = None
     dropped: tuple[str, ...] = ()
     """Layers left in floats because the outputs suffered."""
@@ -79,19 +84,27 @@ class Placement:
     prepared: ir.Model
     """The original with constants folded, at an opset that takes QDQ."""
     layers: frozenset[str]
-    ranges: Mapping[str, Range]
-    types: IntegerTypes
-    probe: Probe
-    context: StepContext
+    integers: Integers
+    check: OutputCheck
+    """The original's answers and how near a candidate has to come."""
     min_sqnr_db: float
+    """For the weights of layers left in floats."""
+    wide: frozenset[str]
+    """Of those, the layers stored as int16."""
     seconds: float
     """Wall time for the whole search, about."""
     problems: list[str] = field(default_factory=list)
     _deadline: float = 0.0
 
+    @property
+    def _probe(self) -> Probe:
+        if self.check.probe is None:
+            raise ValueError("placement needs answers to compare with")
+        return self.check.probe
+
     def everything(self) -> Decision:
         """One candidate with all that can be quantized, neither timed nor mended."""
-        built = self._build("everything", ALL_GROUPS, self.layers)
+        built = self._build(*self.integers.ladder[-1], self.layers)
         return Decision(chosen=built, tried=(built,) if built else (), problems=tuple(self.problems))
 
     def search(self) -> Decision:
@@ -99,7 +112,7 @@ class Placement:
         accurate: list[Candidate] = []
         strayed: list[Candidate] = []
         for done, candidate in self._candidates():
-            self.context.report(done, f"trying integers in {candidate.name}")
+            self.check.context.report(done, f"trying integers in {candidate.name}")
             mended = candidate if self._accurate(candidate) else self._mend(candidate)
             (accurate if self._accurate(mended) else strayed).append(mended)
         timed = self._timed(accurate)
@@ -109,83 +122,101 @@ class Placement:
 
     def _candidates(self) -> Iterator[tuple[float, Candidate]]:
         seen: set[tuple[frozenset[str], int]] = set()
-        for count, (name, groups) in enumerate(_LADDER):
-            region = find_region(self.prepared.graph, self.layers, groups, frozenset(self.ranges))
-            key = (frozenset(region.kernels), len(region.made))
-            if not region.kernels or key in seen or (seen and time.monotonic() > self._deadline):
+        for count, (name, groups) in enumerate(self.integers.ladder):
+            key = self.integers.reach(self.prepared, self.layers, groups)
+            if not key[0] or key in seen or (seen and time.monotonic() > self._deadline):
                 continue
             seen.add(key)
             built = self._build(name, groups, self.layers)
             if built:
-                yield count / len(_LADDER), built
+                yield count / len(self.integers.ladder), built
 
-    def _build(self, name: str, groups: frozenset[Group], layers: frozenset[str]) -> Candidate | None:
+    def _build(
+        self, name: str, groups: frozenset[str], layers: frozenset[str], *, whole: bool = True
+    ) -> Candidate | None:
+        """Integers in these layers and, for the `whole` result, the weights of all others stored."""
         model = self.prepared.clone()
-        region = find_region(model.graph, layers, groups, frozenset(self.ranges))
-        if not region.kernels:
+        written = self.integers.write(model, layers, groups)
+        if not written:
             return None
-        made = insert(
-            model,
-            region,
-            self.ranges,
-            activations=self.types.activations,
-            weight_bits=self.types.weight_bits,
-        )
+        stored = self._store(model, self.layers - set(written)) if whole else ()
         try:
             session = self._open(model)
-            answers = [runtime.run(session, feed) for feed in self.probe.feeds]
-        except ResultRejected as error:
+            answers = [runtime.run(session, feed) for feed in self._probe.feeds]
+        except CompressionError as error:
             self.problems.append(f"{name}: {error.message}")
             return None
         return Candidate(
             name=name,
             groups=groups,
-            layers=frozenset(region.kernels),
+            layers=frozenset(written),
             model=model,
-            weight_sqnr_db=made.weight_sqnr_db,
-            fidelity=compare(self.probe.answers, answers),
+            weight_sqnr_db=written,
+            stored=stored,
+            fidelity=compare(self._probe.answers, answers),
         )
 
+    def _store(self, model: ir.Model, names: frozenset[str]) -> tuple[LayerOutcome, ...]:
+        everyone = layers_of(model)
+        rest = [layer for layer in everyone if layer.name in names]
+        return store_layers(
+            model, rest, everyone, min_sqnr_db=self.min_sqnr_db, wide=self.wide, report=lambda *_: None
+        )[0]
+
     def _accurate(self, candidate: Candidate) -> bool:
-        return not candidate.fidelity.comparable or candidate.fidelity.sqnr_db >= self.min_sqnr_db
+        return not candidate.fidelity.comparable or candidate.fidelity.sqnr_db >= self.check.min_sqnr_db
 
     def _mend(self, candidate: Candidate) -> Candidate:
-        """Leave the most harmful layers in floats, 1, 2, 4, ... of them, until the outputs are accurate."""
+        """Leave the most harmful layers in floats until the outputs are accurate.
+
+        Noise of single layers adds up, about, so that their trials tell how many must go; a few more go where that
+        was too hopeful.
+        """
         harm = self._harm(candidate)
-        best, count = candidate, 1
-        while harm and count < len(harm):
-            dropped = tuple(harm[:count])
+        best, count = candidate, self._too_many(harm)
+        while count < len(harm) and not self._accurate(best) and time.monotonic() < self._deadline:
+            dropped = tuple(layer for layer, _ in harm[:count])
             again = self._build(candidate.name, candidate.groups, candidate.layers - frozenset(dropped))
             if again is None:
                 break
             best = replace(again, dropped=dropped)
-            if self._accurate(best) or time.monotonic() > self._deadline:
-                break
-            count *= 2
+            count = max(count + 1, count * 3 // 2)
         return best
 
-    def _harm(self, candidate: Candidate) -> list[str]:
-        """Layers by the outputs' noise when that layer alone computes in integers, the most harmful first."""
-        alone: list[tuple[float, str]] = []
+    def _harm(self, candidate: Candidate) -> list[tuple[str, float]]:
+        """Layers with the outputs' relative noise when that layer alone computes in integers, the worst first."""
+        alone: list[tuple[str, float]] = []
         for layer in sorted(candidate.layers):
             if time.monotonic() > self._deadline:
                 break
-            built = self._build(layer, candidate.groups, frozenset({layer}))
+            built = self._build(layer, candidate.groups, frozenset({layer}), whole=False)
             if built:
-                alone.append((built.fidelity.sqnr_db, layer))
-        return [layer for _, layer in sorted(alone)]
+                alone.append((layer, 10 ** (-built.fidelity.sqnr_db / 10)))
+        return sorted(alone, key=lambda item: -item[1])
+
+    def _too_many(self, harm: Sequence[tuple[str, float]]) -> int:
+        """How many layers from the front must go for the noise of the rest to stay under the bound."""
+        allowed = 10 ** (-self.check.min_sqnr_db / 10)
+        rest = sum(noise for _, noise in harm)
+        for count, (_, noise) in enumerate(harm):
+            if rest <= allowed:
+                return max(count, 1)
+            rest -= noise
+        return len(harm)
 
     def _timed(self, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
         if not candidates:
             return ()
-        self.context.report(0.9, f"timing {len(candidates)} candidates against the original")
+        self.check.context.report(0.9, f"timing {len(candidates)} candidates against the original")
         sessions = [self._open(candidate.model) for candidate in candidates]
         speeds = paired_speeds(
-            self._open(self.original), sessions, self.probe.feeds, seconds=self.seconds / 4
+            self._open(self.original), sessions, self._probe.feeds, seconds=self.seconds / 4
         )
         return tuple(
             replace(candidate, speed=speed) for candidate, speed in zip(candidates, speeds, strict=True)
         )
 
     def _open(self, model: ir.Model) -> Any:
-        return runtime.open_session(model, device=self.context.device, threads=self.context.threads)
+        return runtime.open_session(
+            model, device=self.check.context.device, threads=self.check.context.threads
+        )

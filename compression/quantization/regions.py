@@ -18,7 +18,7 @@ from typing import Literal
 import onnx_ir as ir
 
 Group = Literal["conv", "depthwise", "matmul", "elementwise"]
-ALL_GROUPS: frozenset[Group] = frozenset({"conv", "depthwise", "matmul", "elementwise"})
+ALL_GROUPS: frozenset[str] = frozenset({"conv", "depthwise", "matmul", "elementwise"})
 
 _ELEMENTWISE = frozenset({"Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid"})
 _MOVERS = frozenset({"MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze"})
@@ -43,9 +43,7 @@ class Region:
         return tuple(dict.fromkeys((*own, *(value for value in self.read if value not in self.made))))
 
 
-def find_region(
-    graph: ir.Graph, layers: Set[str], groups: Set[Group], known: Set[str] | None = None
-) -> Region:
+def find_region(graph: ir.Graph, layers: Set[str], groups: Set[str], known: Set[str] | None = None) -> Region:
     """The region of these layers and groups; `known` limits it to tensors with a learned range."""
     region = Region()
     nodes = list(graph)
@@ -99,9 +97,9 @@ def fused_output(node: ir.Node) -> ir.Value:
         and not output.is_graph_output()
         and users[0].idx == 0
         and _is(users[0].node, "Relu", "Clip")
+        and users[0].node.graph is node.graph
     ):
-        if users[0].node.graph is node.graph:
-            return users[0].node.outputs[0]
+        return users[0].node.outputs[0]
     return output
 
 

@@ -1,23 +1,24 @@
 """Static quantization from end to end: prepare, calibrate, place, store what is left."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import onnx_ir as ir
 
 from compression.errors import CompressionError, DataMissing
-from compression.graph import Layer, clean, interface, layers, upgrade_opset
-from compression.method import LayerOutcome, Role, StepContext, StepOutcome
+from compression.graph import Layer, clean, interface, upgrade_opset
+from compression.method import Role, StepContext, StepOutcome
+from compression.quantization.affine import Range
 from compression.quantization.calibration import Calibration, calibrate
 from compression.quantization.check import OutputCheck
 from compression.quantization.observers import Ranges, observer
-from compression.quantization.placement import Candidate, Decision, Placement
+from compression.quantization.placement import Placement
 from compression.quantization.probe import take_probe
-from compression.quantization.qdq import MIN_OPSET
+from compression.quantization.qdq import MIN_OPSET, insert
 from compression.quantization.regions import ALL_GROUPS, find_region, refusal
 from compression.quantization.target import Activations, IntegerTypes, integer_types
-from compression.quantization.weight_only import store_layers
+from compression.quantization.telling import decided, fall_back
 
 if TYPE_CHECKING:
     from compression.data import Dataset
@@ -50,31 +51,63 @@ def quantize_statically(
         DataMismatch: it does not fit the model.
         NotApplicable: a weight holds NaN or infinity.
     """
-    names = frozenset(layer.name for layer in chosen)
     reasons = {layer.name: _why_not(model, layer) for layer in chosen}
-    types = integer_types(context.device, options.activations)
+    check = _check(model, options, context)
+    fallback = fall_back(model, reasons.keys(), check, min_sqnr_db=options.min_sqnr_db)
     try:
         prepared = clean(upgrade_opset(model.clone(), MIN_OPSET))
     except CompressionError as error:
-        reason = f"integers were not tried: {error.message}"
-        return _fall_back(model, names, options, _check(model, options, context), reason, {})
-    calibration = _calibrate(prepared, names, options, context)
-    details: dict[str, Any] = {
+        return fallback.outcome(f"integers were not tried: {error.message}", {})
+    calibration = _calibrate(prepared, frozenset(reasons), options, context)
+    types = integer_types(context.device, options.activations)
+    search = Placement(
+        original=model,
+        prepared=prepared,
+        layers=frozenset(reasons),
+        integers=StaticIntegers(calibration.ranges, types),
+        check=check,
+        min_sqnr_db=options.min_sqnr_db,
+        wide=fallback.judged.widened,
+        seconds=options.max_seconds,
+    )
+    decision = search.everything() if options.placement == "all" else search.search()
+    details = {
         "activations": types.activations.__name__,
         "activations_because": types.reason,
-        "calibration_samples": calibration.samples,
+        "calibration_batches": calibration.batches,
         "tensors_observed": len(calibration.ranges) + len(calibration.refused),
         "tensors_refused": calibration.refused,
     }
-    check = _check(model, options, context)
-    decision = _place(model, prepared, names, calibration, types, options, check, context)
-    details |= {
-        "candidates": [_facts(item, decision) for item in decision.tried],
-        "problems": list(decision.problems),
-    }
-    if decision.chosen is None:
-        return _fall_back(model, names, options, check, _no_winner(decision), details)
-    return _finish(decision.chosen, names, reasons, options, check, details)
+    return decided(decision, fallback, reasons, details)
+
+
+class StaticIntegers:
+    """QDQ with calibrated ranges."""
+
+    ladder: ClassVar[tuple[tuple[str, frozenset[str]], ...]] = (
+        ("convolutions", frozenset({"conv", "depthwise"})),
+        ("convolutions but depthwise ones", frozenset({"conv"})),
+        ("convolutions and elementwise", frozenset({"conv", "depthwise", "elementwise"})),
+        ("matrix products", frozenset({"matmul"})),
+        ("convolutions and matrix products", frozenset({"conv", "depthwise", "matmul"})),
+        ("everything", ALL_GROUPS),
+    )
+
+    def __init__(self, ranges: Mapping[str, Range], types: IntegerTypes) -> None:
+        self.ranges = ranges
+        self.types = types
+
+    def reach(self, model: ir.Model, layers: Set[str], groups: Set[str]) -> tuple[frozenset[str], int]:
+        region = find_region(model.graph, layers, groups, self.ranges.keys())
+        return frozenset(region.kernels), len(region.made)
+
+    def write(self, model: ir.Model, layers: Set[str], groups: Set[str]) -> Mapping[str, float]:
+        region = find_region(model.graph, layers, groups, self.ranges.keys())
+        types = self.types
+        made = insert(
+            model, region, self.ranges, activations=types.activations, weight_bits=types.weight_bits
+        )
+        return made.weight_sqnr_db
 
 
 def _check(model: ir.Model, options: StaticOptions, context: StepContext) -> OutputCheck:
@@ -115,133 +148,7 @@ def _learned(available: int, most: int) -> int:
     return max(1, min(most, available - min(_HELD_OUT, available // 4)))
 
 
-def _place(
-    model: ir.Model,
-    prepared: ir.Model,
-    names: frozenset[str],
-    calibration: Calibration,
-    types: IntegerTypes,
-    options: StaticOptions,
-    check: OutputCheck,
-    context: StepContext,
-) -> Decision:
-    if check.probe is None:
-        raise ValueError("placement needs answers to compare with")
-    search = Placement(
-        original=model,
-        prepared=prepared,
-        layers=names,
-        ranges=calibration.ranges,
-        types=types,
-        probe=check.probe,
-        context=context,
-        min_sqnr_db=options.min_output_sqnr_db,
-        seconds=options.max_seconds,
-    )
-    return search.everything() if options.placement == "all" else search.search()
-
-
-def _finish(
-    winner: Candidate,
-    names: frozenset[str],
-    reasons: dict[str, str | None],
-    options: StaticOptions,
-    check: OutputCheck,
-    details: dict[str, Any],
-) -> StepOutcome:
-    """Store the weights of the layers that the winner left in floats, and tell all of it."""
-    everyone = layers(winner.model)
-    rest = [layer for layer in everyone if layer.name in names - winner.layers]
-    stored, chains = store_layers(
-        winner.model, rest, everyone, min_sqnr_db=options.min_sqnr_db, report=lambda *_: None
-    )
-    judged = check.judge(winner.model, stored, chains)
-    told = {outcome.layer: _with_reason(outcome, reasons, winner) for outcome in judged.layers}
-    for layer in winner.layers:
-        told[layer] = LayerOutcome(
-            layer=layer,
-            changed=True,
-            note="computes in int8: weights per channel, activations per tensor",
-            numbers=_numbers(winner.weight_sqnr_db[layer]),
-        )
-    gone = LayerOutcome(layer="", changed=False, note="folded into its neighbours before quantization")
-    outcomes = tuple(told.get(name) or gone.model_copy(update={"layer": name}) for name in reasons)
-    return StepOutcome(
-        model=winner.model,
-        layers=outcomes,
-        notes=(_winner_sentence(winner, names), *judged.notes),
-        details={**details, **judged.details},
-    )
-
-
-def _fall_back(
-    model: ir.Model,
-    names: frozenset[str],
-    options: StaticOptions,
-    check: OutputCheck,
-    reason: str,
-    details: dict[str, Any],
-) -> StepOutcome:
-    everyone = layers(model)
-    outcomes, chains = store_layers(
-        model,
-        [layer for layer in everyone if layer.name in names],
-        everyone,
-        min_sqnr_db=options.min_sqnr_db,
-        report=check.context.report,
-    )
-    judged = check.judge(model, outcomes, chains)
-    note = f"{reason}; the model still computes in floats, only its weights are stored as int8"
-    return StepOutcome(
-        model=model,
-        layers=judged.layers,
-        notes=(note, *judged.notes),
-        details={**details, **judged.details, "fallback": "weight-only"},
-    )
-
-
 def _why_not(model: ir.Model, layer: Layer) -> str | None:
     if layer.node.graph is not model.graph:
         return "it stands in a subgraph or function, whose tensors are not calibrated"
     return refusal(layer.node)
-
-
-def _with_reason(outcome: LayerOutcome, reasons: dict[str, str | None], winner: Candidate) -> LayerOutcome:
-    if outcome.layer in winner.dropped:
-        reason: str | None = "integers there spoil the outputs"
-    else:
-        reason = reasons.get(outcome.layer) or "integers there do not pay"
-    return outcome.model_copy(update={"note": f"computes in floats, since {reason}; weights: {outcome.note}"})
-
-
-def _no_winner(decision: Decision) -> str:
-    if not decision.tried:
-        return "no part of this model can compute in integers" + _first(decision.problems)
-    timed = [item for item in decision.tried if item.speed is not None]
-    if not timed:
-        best = max(decision.tried, key=lambda item: item.fidelity.sqnr_db)
-        return f"integers spoil the outputs: the best of {len(decision.tried)} candidates reaches {best.fidelity.sqnr_db:.1f} dB"
-    best = max(timed, key=lambda item: item.speed.speedup if item.speed else 0.0)
-    speedup = best.speed.speedup if best.speed else 0.0
-    return f"integers do not pay on this device: the fastest of {len(timed)} candidates ran at {speedup:.2f}x the original's speed"
-
-
-def _first(problems: Sequence[str]) -> str:
-    return f" ({problems[0]})" if problems else ""
-
-
-def _winner_sentence(winner: Candidate, names: frozenset[str]) -> str:
-    speed = f", {winner.speed.speedup:.2f}x the original's speed" if winner.speed else ", not timed"
-    db = winner.fidelity.sqnr_db
-    true = f", outputs at {db:.1f} dB" if winner.fidelity.comparable and abs(db) != float("inf") else ""
-    left = len(names - winner.layers)
-    rest = f"; {left} others compute in floats from int8 weights" if left else ""
-    return f"integers in {winner.name}: {len(winner.layers)} layers{speed}{true}{rest}"
-
-
-def _facts(candidate: Candidate, decision: Decision) -> dict[str, Any]:
-    return {**candidate.facts(), "chosen": candidate is decision.chosen}
-
-
-def _numbers(sqnr: float) -> dict[str, float]:
-    return {} if abs(sqnr) == float("inf") else {"sqnr_db": sqnr}

@@ -57,7 +57,9 @@ class Chain:
         self.scale.const_value = ir.tensor(made.parameters.scale)
 
 
-def store(value: ir.Value, weight: QuantizedWeight, axes: tuple[int, ...], names: "Names") -> Chain:
+def store(
+    value: ir.Value, weight: QuantizedWeight, axes: tuple[int, ...], names: "Names", *, bits: int = 8
+) -> Chain:
     """Replace the constant `value` by a chain, for every user at once.
 
     `value` is an initializer of a graph or the output of a Constant node (inside a function). A large weight
@@ -65,7 +67,7 @@ def store(value: ir.Value, weight: QuantizedWeight, axes: tuple[int, ...], names
     """
     tensor = _tensor(value)
     name = value.name or "weight"
-    stored, first = constant(value, f"{name}_integers", _integers(tensor, weight, axes, 8), names)
+    stored, first = constant(value, f"{name}_integers", _integers(tensor, weight, axes, bits), names)
     scale, second = constant(value, f"{name}_scale", ir.tensor(weight.parameters.scale), names)
     cast = _node("Cast", [stored], names(f"{name}_cast"), to=ir.DataType.FLOAT.value)
     product = _node("Mul", [cast.outputs[0], scale], names(f"{name}_dequantized"))

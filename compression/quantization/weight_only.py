@@ -1,6 +1,6 @@
 """Weight-only int8 for chosen layers: every shared weight once, the outcome told layer by layer."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -45,6 +45,8 @@ class WeightStore:
     """Names of the layers that may change."""
     users: dict[int, set[str]]
     """Names of the layers that use a constant, by the identity of its value."""
+    wide: Set[str] = frozenset()
+    """Names of the layers stored as int16, since int8 there spoils the outputs."""
     names: Names = field(init=False)
     done: dict[int, Stored] = field(default_factory=dict)
     chains: dict[str, tuple[Chain, ...]] = field(default_factory=dict)
@@ -66,7 +68,8 @@ class WeightStore:
                 numbers=_numbers(results),
             )
         kept = sorted({result.reason for result in results if result.reason})
-        note = "int8 per channel, stored as Cast * scale" + "".join(
+        bits = 16 if layer.name in self.wide else 8
+        note = f"int{bits} per channel, stored as Cast * scale" + "".join(
             f"; one weight kept: {reason}" for reason in kept
         )
         return LayerOutcome(layer=layer.name, changed=True, note=note, numbers=_numbers(stored))
@@ -93,7 +96,8 @@ class WeightStore:
             layer.node.op_type, _index(layer.node, value), weight.shape, integer_attributes(layer.node)
         )
         axes = guess_axes(weight) if axes is None else axes
-        quantized = quantize_weight(weight, axes)
+        bits = 16 if layer.name in self.wide else 8
+        quantized = quantize_weight(weight, axes, bits=bits)
         del weight
         release(tensor)
         size = stored_bytes(quantized, source=tensor.dtype)
@@ -106,7 +110,7 @@ class WeightStore:
             return Stored(
                 reason=f"int8 would be no smaller ({tensor.nbytes} bytes now)", sqnr_db=quantized.sqnr_db
             )
-        chain = store(value, quantized, axes, self.names)
+        chain = store(value, quantized, axes, self.names, bits=bits)
         return Stored(sqnr_db=quantized.sqnr_db, chain=chain, bytes_before=tensor.nbytes, bytes_after=size)
 
 
@@ -116,6 +120,7 @@ def store_layers(
     everyone: Iterable[Layer],
     *,
     min_sqnr_db: float,
+    wide: Set[str] = frozenset(),
     report: Callable[[float, str], None],
 ) -> tuple[tuple[LayerOutcome, ...], dict[str, tuple[Chain, ...]]]:
     """Store the weights of `chosen` as int8, one tensor in memory at a time.
@@ -130,7 +135,11 @@ def store_layers(
         for value in weight_matrices(layer):
             users.setdefault(id(value), set()).add(layer.name)
     worker = WeightStore(
-        model=model, min_sqnr_db=min_sqnr_db, chosen=frozenset(layer.name for layer in chosen), users=users
+        model=model,
+        min_sqnr_db=min_sqnr_db,
+        chosen=frozenset(layer.name for layer in chosen),
+        users=users,
+        wide=wide,
     )
     outcomes = []
     for count, layer in enumerate(chosen):
