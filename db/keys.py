@@ -63,6 +63,11 @@ def find_key(s: Session, secret: str) -> ApiKey | None:
     return key if key is not None and hmac.compare_digest(key.sha256, digest) else None
 
 
+def needs_touch(key: ApiKey) -> bool:
+    """Whether `touch_key` would write: its use was last noted more than a minute ago."""
+    return key.last_used_at is None or key.last_used_at < utcnow() - timedelta(minutes=1)
+
+
 def touch_key(s: Session, key_id: str) -> None:
     """Notes that the key was used, at most once a minute. Needs a writing transaction."""
     now = utcnow()

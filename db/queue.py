@@ -1,8 +1,8 @@
 """The bell tells workers that there is work. The row is the truth: a message that is lost costs only time."""
 
-import threading
+import time
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -21,6 +21,14 @@ INSPECTIONS = "inspections"
 QUEUES = ("cpu", "cuda", INSPECTIONS)
 
 BROKER_TIMEOUT_S = 1.0
+SILENCE_S = 2.0
+"""After a failed ring none is tried for so long, or callers would queue up behind its timeouts."""
+
+# A broker that was restarted since the last ring has closed the pooled connection.
+_ONE_RECONNECT: dict[str, Any] = {
+    "retry": True,
+    "retry_policy": {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0},
+}
 
 
 class Bell:
@@ -34,7 +42,7 @@ class Bell:
     def __init__(self, settings: Settings, database: Database) -> None:
         self._settings = settings
         self._database = database
-        self._lock = threading.Lock()
+        self._silent_until = 0.0
 
     def ring_job(self, job_id: str, queue: str) -> bool:
         """Wakes a worker of `queue` (cpu or cuda) for the job."""
@@ -53,15 +61,18 @@ class Bell:
         return True
 
     def check(self) -> bool:
-        """Whether the broker answers."""
+        """Whether the broker answers now."""
         from kombu.exceptions import KombuError
+        from redis import RedisError
 
         try:
             with self._celery.connection_for_write() as connection:
                 connection.ensure_connection(max_retries=0, timeout=BROKER_TIMEOUT_S)
-        except (KombuError, OSError) as error:
+                connection.default_channel.client.ping()
+        except (KombuError, RedisError, OSError) as error:
             log.warning("broker_unreachable", error=str(error))
             return False
+        self._silent_until = 0.0
         return True
 
     def close(self) -> None:
@@ -72,10 +83,12 @@ class Bell:
     def _send(self, task: str, id: str, queue: str) -> bool:
         from kombu.exceptions import KombuError
 
+        if time.monotonic() < self._silent_until:
+            return False
         try:
-            with self._lock:
-                self._celery.send_task(task, args=[id], queue=queue, retry=False, ignore_result=True)
+            self._celery.send_task(task, args=[id], queue=queue, ignore_result=True, **_ONE_RECONNECT)
         except (KombuError, OSError) as error:
+            self._silent_until = time.monotonic() + SILENCE_S
             log.warning("bell_not_heard", task=task, id=id, queue=queue, error=str(error))
             return False
         return True
@@ -89,7 +102,7 @@ class Bell:
             task_ignore_result=True,
             broker_connection_retry=False,
             broker_connection_timeout=BROKER_TIMEOUT_S,
-            broker_pool_limit=1,
+            broker_pool_limit=4,
             broker_transport_options={
                 "socket_connect_timeout": BROKER_TIMEOUT_S,
                 "socket_timeout": BROKER_TIMEOUT_S,

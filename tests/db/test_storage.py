@@ -44,26 +44,15 @@ def test_putting_again_replaces(store: ObjectStore, tmp_path: Path) -> None:
     assert b"".join(store.open_range(KEY)) == b"second"
 
 
-@pytest.mark.parametrize(
-    ("start", "stop"),
-    [
-        (0, None),
-        (0, 0),
-        (0, 1),
-        (5, 5),
-        (CHUNK_BYTES - 1, CHUNK_BYTES + 1),
-        (17 * MIB, None),
-        (3, 10**9),
-        (10**9, None),
-    ],
-)
-def test_a_range_is_what_slicing_gives(
-    store: ObjectStore, source: Path, start: int, stop: int | None
-) -> None:
+def test_a_range_is_what_slicing_gives(store: ObjectStore, source: Path) -> None:
     store.put(KEY, source)
-    chunks = list(store.open_range(KEY, start, stop))
-    assert b"".join(chunks) == source.read_bytes()[start:stop]
-    assert all(0 < len(chunk) <= CHUNK_BYTES for chunk in chunks)
+    content = source.read_bytes()
+    edge, end = CHUNK_BYTES, 17 * MIB
+    ranges = [(0, None), (0, 0), (0, 1), (5, 5), (edge - 1, edge + 1), (end, None), (3, 10**9), (10**9, None)]
+    for start, stop in ranges:
+        chunks = list(store.open_range(KEY, start, stop))
+        assert b"".join(chunks) == content[start:stop]
+        assert all(0 < len(chunk) <= CHUNK_BYTES for chunk in chunks)
 
 
 def test_a_range_may_be_left_unread(store: ObjectStore, source: Path) -> None:
@@ -102,32 +91,17 @@ def test_deleting_removes_only_that_object(store: ObjectStore, tmp_path: Path) -
     assert list(store.list("other")) == []
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "",
-        "/etc/passwd",
-        "../x",
-        "a/../../x",
-        "a//b",
-        "a/./b",
-        ".incoming/x",
-        "a\\..\\b",
-        "a/b\0",
-        "a/b\n",
-        "ä",
-        "a" * 200,
-    ],
-)
-def test_a_key_cannot_leave_the_store(store: ObjectStore, tmp_path: Path, key: str) -> None:
+def test_a_key_cannot_leave_the_store(store: ObjectStore, tmp_path: Path) -> None:
+    outside = ["", "/etc/passwd", "../x", "a/../../x", "a//b", "a/./b", "a/", ".incoming/x", "a\\..\\b"]
     (tmp_path / "source").write_bytes(b"x")
-    for call in (store.size, store.exists, store.delete, store.open_range):
+    for key in [*outside, "a/b\0", "a/b\n", "ä", "a" * 200, "a/" * 300 + "a"]:
+        for call in (store.size, store.exists, store.delete, store.open_range):
+            with pytest.raises(InvalidKey):
+                call(key)
         with pytest.raises(InvalidKey):
-            call(key)
-    with pytest.raises(InvalidKey):
-        store.put(key, tmp_path / "source")
-    with pytest.raises(InvalidKey):
-        store.get(key, tmp_path / "target")
+            store.put(key, tmp_path / "source")
+        with pytest.raises(InvalidKey):
+            store.get(key, tmp_path / "target")
 
 
 def test_an_upload_is_hashed_as_it_comes(store: ObjectStore) -> None:
