@@ -4,6 +4,7 @@ Kernels and matrices are targets; biases, normalization parameters and other one
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ class Target:
         if tensor is not None:
             flat = tensor.numpy().reshape(-1)
             for start in range(0, flat.size, PIECE):
-                yield flat[start : start + PIECE]
+                yield flat[start : start + PIECE].copy()
             del flat
             _release(tensor)
 
@@ -169,7 +170,9 @@ def _release(tensor: "ir.TensorProtocol") -> None:
     """Lets go of the pages of a memory-mapped tensor; it can be read again."""
     release = getattr(tensor, "release", None)
     if release is not None:
-        release()
+        # Somebody may still look at the pages; then they stay until that ends.
+        with suppress(BufferError):
+            release()
 
 
 def _flag(node: "ir.Node", name: str) -> bool:

@@ -244,6 +244,6 @@ def test_a_selector_that_matches_nothing_is_refused(
     data = open_dataset(save_dataset(tmp_path / "d"), tmp_path / "dw").summary
     (problem,) = method.forecast(summary, dict.fromkeys(Role, data)).problems
     assert problem.code == "selector_matched_nothing"
-    assert "conv1" in (problem.hint or "")
+    assert "conv1" in (problem.hint or "") or "op:Conv" in (problem.hint or "")
     with pytest.raises(CompressionError, match="matches none"):
         apply(method, tmp_path / "run")
