@@ -1,0 +1,78 @@
+"""Brings a freshly read model into the form that every step relies on."""
+
+import logging
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from compression.errors import InvalidModel
+from compression.graph.naming import name_initializers, name_nodes
+from compression.graph.operators import FLOATS, NARROW
+
+MIN_WEIGHT_ELEMENTS = 2
+IR_VERSION_WITH_FREE_INITIALIZERS = 4
+"""Before it, every initializer had to be listed among the inputs."""
+
+logging.getLogger("onnx_ir").setLevel(logging.ERROR)
+
+
+def normalise(model: ir.Model) -> list[str]:
+    """Changes the model in place and returns, as sentences, what a user should know of it."""
+    _default_domain(model)
+    warnings = _inline(model) + _free_weights(model)
+    common.LiftConstantsToInitializersPass(lift_all_constants=False, size_limit=0)(model)
+    name_initializers(model)
+    name_nodes(model)
+    return warnings
+
+
+def _default_domain(model: ir.Model) -> None:
+    """`ai.onnx` is another name of the default domain; onnx_ir itself rewrites it on nodes."""
+    version = model.opset_imports.pop("ai.onnx", None)
+    if version is not None:
+        model.opset_imports.setdefault("", version)
+
+
+def _inline(model: ir.Model) -> list[str]:
+    """Inlines functions that hold weights, since functions cannot have initializers."""
+    heavy = [name for name, function in model.functions.items() if _holds_weights(function.graph)]
+    if not heavy:
+        return []
+    try:
+        common.InlinePass()(model)
+    except (ir.passes.PassError, ir.passes.PreconditionError, ValueError) as error:
+        raise InvalidModel(f"a function cannot be inlined: {error}") from error
+    return [f"{len(heavy)} functions that hold weights were inlined"]
+
+
+def _holds_weights(graph: ir.Graph) -> bool:
+    for inner in (graph, *graph.subgraphs()):
+        for node in inner:
+            if node.op_type == "Constant":
+                tensor = ir.convenience.get_const_tensor(node.outputs[0])
+                if tensor is not None and is_weight_like(tensor):
+                    return True
+    return False
+
+
+def is_weight_like(tensor: ir.TensorProtocol) -> bool:
+    return tensor.dtype in FLOATS | NARROW and tensor.size >= MIN_WEIGHT_ELEMENTS
+
+
+def _free_weights(model: ir.Model) -> list[str]:
+    """Takes weights out of the inputs where an exporter listed every initializer there.
+
+    A few initializers among the inputs are defaults that a caller may override, and stay. All of them are
+    an exporter's habit; ONNX before IR version 4 even demanded it. Settings (single numbers, integers)
+    stay in either case, so that they can still be overridden.
+    """
+    graph = model.graph
+    listed = [value for value in graph.inputs if value.name in graph.initializers]
+    if not listed or len(listed) < len(graph.initializers):
+        return []
+    freed = [value for value in listed if value.const_value is not None and is_weight_like(value.const_value)]
+    for value in freed:
+        graph.inputs.remove(value)
+    if freed:
+        model.ir_version = max(model.ir_version, IR_VERSION_WITH_FREE_INITIALIZERS)
+    return [f"{len(freed)} weights were also listed as inputs; they count as constants now"] if freed else []
