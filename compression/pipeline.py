@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["Event", "FinishedStep", "Job", "OutputFile", "Result", "StepRecord", "run"]
 
 MODEL = "model.onnx"
+WORK_FOLDER = "run"
+"""Under the job folder: unpacked inputs and scratch files, removed when the run ends."""
 Listener = Callable[[Event], None]
 
 
@@ -55,7 +57,17 @@ def run(job: Job, listener: Listener, timing: Callable[[], AbstractContextManage
         CompressionError: the job cannot be done; `where` begins with the step.
     """
     job.folder.mkdir(parents=True, exist_ok=True)
-    bench = _prepare(job)
+    with ExitStack() as cleanup:
+        cleanup.callback(shutil.rmtree, job.folder / WORK_FOLDER, ignore_errors=True)
+        bench = _prepare(job)
+        for dataset in bench.data.values():
+            cleanup.callback(dataset.close)
+        return _run(job, bench, listener, timing)
+
+
+def _run(
+    job: Job, bench: "_Bench", listener: Listener, timing: Callable[[], AbstractContextManager[None]]
+) -> Result:
     seconds = [step.seconds for step in bench.forecast.steps]
     seconds.append(max(bench.forecast.seconds - sum(seconds), 1.0))
     tracker = Tracker(seconds, listener, done=len(job.finished))
@@ -84,12 +96,13 @@ def _prepare(job: Job) -> _Bench:
     from compression.graph import load, summarise
     from compression.graph.loading import external_files
 
-    model = load(job.model, workdir=_empty(job.folder / "original"))
+    model = load(job.model, workdir=_empty(job.folder / WORK_FOLDER / "original"))
     original = Path(model.meta.get("path", job.model))
     size = sum(file.stat().st_size for file in (original, *external_files(model)))
     summary = summarise(model, size_bytes=size)
     data = {
-        role: open_dataset(path, _empty(job.folder / "data" / role.value)) for role, path in job.data.items()
+        role: open_dataset(path, _empty(job.folder / WORK_FOLDER / role.value))
+        for role, path in job.data.items()
     }
     forecast = preflight(job.spec, summary, {role: dataset.summary for role, dataset in data.items()})
     if not forecast.ok:
@@ -109,7 +122,7 @@ def _run_step(
     listener(StepStarted(index=index, method=step.method))
     tracker.report(index, 0.0, f"starting {step.method}")
     began = time.monotonic()
-    scratch = _empty(job.folder / "scratch")
+    scratch = _empty(job.folder / WORK_FOLDER / "step")
     try:
         outcome = _apply(job, index, bench, scratch, tracker)
         files = _save(job, index, outcome.model, bench)
@@ -168,7 +181,7 @@ def _evaluate(
 ) -> Measurements:
     from compression.evaluation.evaluate import evaluate
 
-    workdir = _empty(job.folder / "evaluation")
+    workdir = _empty(job.folder / WORK_FOLDER / "evaluation")
     last = len(job.spec.steps)
     try:
         return evaluate(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compression.summary import LayerSummary, WeightSummary
+from compression.summary import LayerSummary, ModelSummary, WeightSummary
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -92,6 +92,18 @@ def find_targets(
                     value=value, tensor=value.const_value, layers=tuple(owners[id(value)])
                 )
     return tuple(targets.values()), kept
+
+
+def streaming_memory(model: ModelSummary) -> int:
+    """Peak bytes of a step that takes one tensor at a time, and of the check that opens its result.
+
+    Tensors up to IN_MEMORY_BYTES stay until the result is saved; of a larger one a few float64 copies live
+    for a moment; onnxruntime then holds the result about twice.
+    """
+    sizes = [weight.size_bytes for layer in model.layers for weight in layer.weights]
+    kept = sum(size for size in sizes if size <= IN_MEMORY_BYTES)
+    step = kept + 6 * max(sizes, default=0)
+    return 200_000_000 + max(step, 2 * model.size_bytes)
 
 
 def put(target: Target, change: Callable[[np.ndarray], np.ndarray]) -> None:

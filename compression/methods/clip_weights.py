@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from compression.method import Change, Forecast, LayerOutcome, Method, Problem, Role, StepContext, StepOutcome
 from compression.summary import DatasetSummary, LayerSummary, ModelSummary
-from compression.weight_targets import OP_TYPES, Target, find_targets, put, target_weights
+from compression.weight_targets import OP_TYPES, Target, find_targets, put, streaming_memory, target_weights
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -74,7 +74,9 @@ class ClipWeights(Method):
         forecast = super().forecast(model, data)
         text = "values only: the file is not smaller; clipping prepares weights for quantization"
         warning = Problem(code="values_only", message=text, hint="follow it with a quantizing step")
-        return forecast.model_copy(update={"warnings": (*forecast.warnings, warning)})
+        return forecast.model_copy(
+            update={"warnings": (*forecast.warnings, warning), "peak_memory_bytes": streaming_memory(model)}
+        )
 
     def apply(self, model: "ir.Model", context: StepContext) -> StepOutcome:
         from compression.graph import layers, select

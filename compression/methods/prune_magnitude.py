@@ -9,7 +9,15 @@ from pydantic import Field, model_validator
 from compression.magnitude import Cut, smallest
 from compression.method import Change, Forecast, LayerOutcome, Method, Problem, Role, StepContext, StepOutcome
 from compression.summary import DatasetSummary, LayerSummary, ModelSummary
-from compression.weight_targets import OP_TYPES, Target, find_targets, put, reduction_axis, target_weights
+from compression.weight_targets import (
+    OP_TYPES,
+    Target,
+    find_targets,
+    put,
+    reduction_axis,
+    streaming_memory,
+    target_weights,
+)
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -78,7 +86,9 @@ class PruneMagnitude(Method):
         warning = Problem(
             code="zeros_only", message=ZEROS_ONLY, hint="follow it with finetuning or quantization"
         )
-        return forecast.model_copy(update={"warnings": (*forecast.warnings, warning)})
+        return forecast.model_copy(
+            update={"warnings": (*forecast.warnings, warning), "peak_memory_bytes": streaming_memory(model)}
+        )
 
     def after(self, layer: LayerSummary) -> LayerSummary:
         """Zeros at the target share; how a global cut spreads them over layers is not known beforehand."""

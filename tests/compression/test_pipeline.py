@@ -162,7 +162,7 @@ def test_a_failing_step_leaves_what_was_finished(tmp_path: Path, monkeypatch: py
     assert caught.value.where == "steps.1 (prune_magnitude): conv1"
     (finished,) = [event for event in heard if isinstance(event, StepFinished)]
     assert (work.folder / finished.files[0]).stat().st_size == finished.outcome.size_bytes
-    assert not (work.folder / "scratch").exists()
+    assert not (work.folder / "run").exists()
 
 
 def rename_output(self: OptimizeGraph, model: Any, context: StepContext) -> StepOutcome:
