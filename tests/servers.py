@@ -233,7 +233,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def _initdb(program: Path, data: Path, user: str | None) -> None:
-    options = "-U postgres --auth=trust --encoding=UTF8 --locale=C --no-sync".split()
+    options = ["-U", "postgres", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
     command = [str(program), "-D", str(data), *options]
     group = _group_of(user)
     subprocess.run(command, check=True, user=user, group=group, capture_output=True, cwd=data.parent)
