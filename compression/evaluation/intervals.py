@@ -1,10 +1,11 @@
 """95% confidence intervals: of shares, of paired changes, of medians, and by bootstrap."""
 
 from collections.abc import Callable
-from math import comb, sqrt
+from math import comb, exp, sqrt
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtrit  # type: ignore[import-untyped]
 
 from compression.measurements import Interval
 
@@ -64,6 +65,18 @@ def _sign_test_rank(n: int) -> int:
         below += comb(n, k)
         k += 1
     return k
+
+
+def geometric_interval(values: Array, centre: float) -> Interval:
+    """Student's interval of the geometric mean of positive values, widened to hold `centre`.
+
+    exp(mean log v +- t s / sqrt(n)), t the 97.5% point of Student's distribution on n - 1 degrees of freedom.
+    """
+    logs = np.log(values)
+    half = float(stdtrit(len(logs) - 1, 0.975)) * float(logs.std(ddof=1)) / sqrt(len(logs))
+    mean = float(logs.mean())
+    low, high = exp(mean - half), exp(mean + half)
+    return Interval(value=centre, low=min(low, centre), high=max(high, centre))
 
 
 def bootstrap(value: float, draws: Array) -> Interval:

@@ -5,13 +5,14 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from statistics import median
 from typing import TYPE_CHECKING
 
 from compression import runtime
 from compression.errors import DataMissing
 from compression.evaluation.inputs import Batch, Source, settle_batch
-from compression.evaluation.latency import Pairs, measure_pairs
+from compression.evaluation.latency import Pairs, Run, measure_pairs
 from compression.method import Device
 
 if TYPE_CHECKING:
@@ -19,14 +20,10 @@ if TYPE_CHECKING:
 
     from compression.spec import Latency
 
-SMALL_BYTES = 50 << 20
-SMALL_OPENS = 3
-"""A small model is opened so often, and the median taken; a large one once."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:
-    """Sessions opened once and kept for what follows, with what opening and running took."""
+    """The sessions opened last, kept for what follows, with what opening and running took."""
 
     sessions: tuple["onnxruntime.InferenceSession", "onnxruntime.InferenceSession"]
     load_ms: tuple[float, float]
@@ -47,26 +44,61 @@ def measure_timing(
     timing: Callable[[], AbstractContextManager[None]],
 ) -> Timed:
     """Open both models and time them on one batch; where no input can be made only opening is timed."""
+    bench = _Bench((original, compressed), device, latency.threads, seed)
     with timing():
-        before, before_ms = _open(original, device, latency.threads)
-        after, after_ms = _open(compressed, device, latency.threads)
-        source, batch, notes = _settled(source, latency.batch_size, before)
+        bench.open()
+        source, batch, notes = _settled(source, latency.batch_size, bench.sessions[0])
         pairs = None
         if batch is not None:
             pairs = measure_pairs(
-                lambda: runtime.run(before, batch.feeds),
-                lambda: runtime.run(after, batch.feeds),
+                bench.ready(batch),
+                lambda: bench.reopened(batch),
+                opening_s=sum(bench.load_ms) / 1000,
                 runs=latency.runs,
                 seed=seed,
             )
     return Timed(
-        sessions=(before, after),
-        load_ms=(before_ms, after_ms),
+        sessions=bench.sessions,
+        load_ms=bench.load_ms,
         pairs=pairs,
         source=source,
         batch=batch,
         notes=notes,
     )
+
+
+class _Bench:
+    """Opens both models, in an order drawn from the seed, and keeps how long each opening took."""
+
+    sessions: tuple["onnxruntime.InferenceSession", "onnxruntime.InferenceSession"]
+
+    def __init__(self, paths: tuple[Path, Path], device: Device, threads: int, seed: int) -> None:
+        self._paths, self._device, self._threads = paths, device, threads
+        self._random = Random(seed)
+        self._times_ms: tuple[list[float], list[float]] = ([], [])
+
+    @property
+    def load_ms(self) -> tuple[float, float]:
+        return median(self._times_ms[0]), median(self._times_ms[1])
+
+    def open(self) -> None:
+        opened = {}
+        for index in self._random.sample((0, 1), 2):
+            start = time.perf_counter()
+            opened[index] = runtime.open_session(
+                self._paths[index], device=self._device, threads=self._threads
+            )
+            self._times_ms[index].append(1000 * (time.perf_counter() - start))
+        self.sessions = opened[0], opened[1]
+
+    def reopened(self, batch: Batch) -> tuple[Run, Run]:
+        """Both models in fresh sessions, ready to run on a batch."""
+        self.open()
+        return self.ready(batch)
+
+    def ready(self, batch: Batch) -> tuple[Run, Run]:
+        before, after = self.sessions
+        return lambda: runtime.run(before, batch.feeds), lambda: runtime.run(after, batch.feeds)
 
 
 def _settled(
@@ -84,13 +116,3 @@ def _settled(
             f"Timed with a batch of {batch.samples}, not {batch_size}: the model's inputs settle it."
         )
     return settled, batch, tuple(notes)
-
-
-def _open(path: Path, device: Device, threads: int) -> tuple["onnxruntime.InferenceSession", float]:
-    opens = SMALL_OPENS if path.stat().st_size < SMALL_BYTES else 1
-    times = []
-    for _ in range(opens):
-        start = time.perf_counter()
-        session = runtime.open_session(path, device=device, threads=threads)
-        times.append(1000 * (time.perf_counter() - start))
-    return session, median(times)

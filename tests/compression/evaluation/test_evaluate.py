@@ -103,7 +103,7 @@ def test_layers_show_stored_type_and_the_noise_on_effective_weights(labelled):
 def test_speed_is_measured_under_the_lock_and_only_that(labelled):
     found, log = labelled[0], labelled[1]
     assert [entry for entry in log if isinstance(entry, str)] == ["locked", "free"]
-    assert found.original.latency_ms.runs == found.compressed.latency_ms.runs == 10
+    assert found.original.latency_ms.runs == found.compressed.latency_ms.runs >= 10
     assert found.speedup.low <= found.speedup.value <= found.speedup.high
     assert found.original.throughput_per_s == pytest.approx(1000 / found.original.latency_ms.p50_ms)
     assert found.original.load_ms > 0
