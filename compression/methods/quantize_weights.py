@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from compression.method import Change, Method, Role, StepContext, StepOutcome
+from compression.selector import LayerSelector
 from compression.summary import LayerSummary, ModelSummary
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class QuantizeWeights(Method):
     def apply(self, model: "ir.Model", context: StepContext) -> StepOutcome:
         from compression.graph import layers, select
         from compression.quantization.check import output_check
-        from compression.quantization.weight_only import store_layers
+        from compression.quantization.weight_only import store_layers, store_loose
 
         chosen = select(model, self)
         check = output_check(model, context, self.min_output_sqnr_db)
@@ -70,6 +71,12 @@ class QuantizeWeights(Method):
             min_sqnr_db=self.min_sqnr_db,
             report=lambda done, message: context.report(0.1 + 0.8 * done, message),
         )
+        loose = 0
+        if self.layers == LayerSelector():
+            loose = store_loose(model, layers(model), min_sqnr_db=self.min_sqnr_db)
         context.report(0.9, "comparing the outputs with the original's")
         judged = check.judge(model, outcomes, chains)
-        return StepOutcome(model=model, layers=judged.layers, notes=judged.notes, details=judged.details)
+        notes = judged.notes
+        if loose:
+            notes = (*notes, f"{loose} weights that no layer reads directly are stored as int8 too")
+        return StepOutcome(model=model, layers=judged.layers, notes=notes, details=judged.details)

@@ -15,7 +15,7 @@ from compression.quantization.storage import Chain
 
 _MAX_BYTES = 1_500_000_000
 """Above this the model is not run inside the step: the probe would hold it in memory twice."""
-_SECONDS = 20.0
+_SECONDS = 10.0
 """For finding the layers that spoil the output, by one trial per layer."""
 _WIDE = 16
 _NARROW = 8
@@ -59,11 +59,14 @@ class OutputCheck:
         if not found.comparable or found.sqnr_db >= self.min_sqnr_db:
             db = found.sqnr_db if found.comparable else None
             return Judgement(layers=tuple(outcomes), sqnr_db=db, details=details)
-        blamed = self._blame(model, chains)
-        mended, after = self._mend(model, [name for name, _ in blamed], chains)
-        details["layers_to_blame"] = {name: round(min(db, 999.0), 2) for name, db in blamed[:10]}
+        blamed = self._blame(model, chains, found)
+        mended, after = self._mend(model, blamed, chains, found)
+        worst = sorted(blamed, key=lambda item: -item.gain)[:10]
+        details["outputs_without_error_of"] = {
+            item.layer: round(min(item.sqnr_db, 999.0), 2) for item in worst
+        }
         details["outputs_after_mending"] = figures(after)
-        note = self._sentence(found, after, blamed, mended)
+        note = self._sentence(found, after, worst, mended)
         return Judgement(
             layers=_widened(outcomes, mended),
             widened=mended,
@@ -77,45 +80,81 @@ class OutputCheck:
             raise ValueError("there is nothing to compare with")
         return fidelity(self.probe, model, self.context)
 
-    def _blame(self, model: ir.Model, chains: Chains) -> list[tuple[str, float]]:
-        """Layers with the outputs' dB when that layer alone is stored as int16, the most helpful first."""
+    def _blame(self, model: ir.Model, chains: Chains, before: Fidelity) -> list["Blame"]:
+        """Each layer stored as int16 alone: what that takes off the outputs' noise, the best bargain first."""
         start, tried = time.monotonic(), []
-        for name in chains:
+        for name in sorted(chains, key=lambda name: -sum(chain.source.nbytes for chain in chains[name])):
             if not all(chain.can_widen for chain in chains[name]):
                 continue
             _set_bits(chains[name], _WIDE)
-            tried.append((name, self._measure(model).sqnr_db))
+            after = self._measure(model).sqnr_db
             _set_bits(chains[name], _NARROW)
+            elements = sum(chain.source.size for chain in chains[name])
+            tried.append(
+                Blame(
+                    layer=name,
+                    sqnr_db=after,
+                    gain=_noise(before) - 10 ** (-max(after, -300.0) / 10),
+                    cost=elements,
+                )
+            )
             if time.monotonic() - start > _SECONDS:
                 break
-        return sorted(tried, key=lambda item: -item[1])
+        return sorted(tried, key=lambda item: -item.gain / item.cost)
 
-    def _mend(self, model: ir.Model, names: Sequence[str], chains: Chains) -> tuple[frozenset[str], Fidelity]:
-        """Widen one layer after another, in this order, until the bound is met; all the way back if it never
-        is."""
-        for count, name in enumerate(names, 1):
-            _set_bits(chains[name], _WIDE)
-            # Asked after 1, 2, 4, ... layers, so that a long list costs few sessions.
-            if count & (count - 1) == 0 or count == len(names):
-                found = self._measure(model)
-                if found.sqnr_db >= self.min_sqnr_db:
-                    return frozenset(names[:count]), found
-        for name in names:
-            _set_bits(chains[name], _NARROW)
-        return frozenset(), self._measure(model)
+    def _mend(
+        self, model: ir.Model, blamed: Sequence["Blame"], chains: Chains, before: Fidelity
+    ) -> tuple[frozenset[str], Fidelity]:
+        """Widen the best bargains until the bound is met; all the way back if it never is.
+
+        Noise of single layers adds up, about, so that the trials tell how many to take; more go where that was too
+        hopeful.
+        """
+        count, noise = 0, _noise(before)
+        while count < len(blamed) and noise > 10 ** (-self.min_sqnr_db / 10):
+            noise -= max(blamed[count].gain, 0.0)
+            count += 1
+        while blamed:
+            for item in blamed[:count]:
+                _set_bits(chains[item.layer], _WIDE)
+            found = self._measure(model)
+            if found.sqnr_db >= self.min_sqnr_db:
+                return frozenset(item.layer for item in blamed[:count]), found
+            if count >= len(blamed):
+                break
+            count = min(len(blamed), max(count + 1, count * 5 // 4))
+        for item in blamed:
+            _set_bits(chains[item.layer], _NARROW)
+        return frozenset(), before
 
     def _sentence(
-        self, before: Fidelity, after: Fidelity, blamed: list[tuple[str, float]], mended: frozenset[str]
+        self, before: Fidelity, after: Fidelity, worst: Sequence["Blame"], mended: frozenset[str]
     ) -> str:
-        kind = (
-            "calibration samples" if self.probe and self.probe.source == "calibration" else "synthetic inputs"
-        )
-        start = f"output {before.output!r} reached {before.sqnr_db:.1f} dB on {kind}, below {self.min_sqnr_db:g} dB"
+        kind = "synthetic inputs"
+        if self.probe and self.probe.source == "calibration":
+            kind = "calibration samples"
+        reached = f"output {before.output!r} reached {before.sqnr_db:.1f} dB on {kind}"
+        start = f"{reached}, below {self.min_sqnr_db:g} dB"
         if mended:
-            named = ", ".join(name for name, _ in blamed if name in mended)
+            named = ", ".join(sorted(mended)[:5]) + (
+                f" and {len(mended) - 5} more" if len(mended) > 5 else ""
+            )
             return f"{start}; int16 weights in {named} bring it to {after.sqnr_db:.1f} dB"
-        worst = ", ".join(f"{name} ({db:.1f} dB without its error)" for name, db in blamed[:3])
-        return f"{start}; most of it is due to {worst or 'layers inside functions'}, and int16 there is not enough"
+        named = ", ".join(f"{item.layer} ({item.sqnr_db:.1f} dB without its error)" for item in worst[:3])
+        return f"{start}; most of it is due to {named or 'layers inside functions'}, and int16 is not enough"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blame:
+    """What storing one layer as int16 would do."""
+
+    layer: str
+    sqnr_db: float
+    """Of the worst output."""
+    gain: float
+    """Relative noise taken off that output."""
+    cost: int
+    """Bytes more."""
 
 
 def output_check(model: ir.Model, context: StepContext, min_sqnr_db: float) -> OutputCheck:
@@ -147,6 +186,11 @@ def figures(found: Fidelity) -> dict[str, float | str]:
         infinite = abs(found.sqnr_db) == float("inf")
         numbers |= {"exact": found.sqnr_db > 0} if infinite else {"sqnr_db": round(found.sqnr_db, 2)}
     return numbers
+
+
+def _noise(found: Fidelity) -> float:
+    """Noise over signal of the worst output."""
+    return float(10 ** (-max(found.sqnr_db, -300.0) / 10))
 
 
 def _set_bits(chains: Sequence[Chain], bits: int) -> None:

@@ -13,9 +13,8 @@ _ONE_MATRIX = frozenset({"Conv", "ConvTranspose", "Gemm"})
 def is_matrix(layer: LayerSummary, position: int) -> bool:
     """Whether the weight at this position is a float matrix, not a bias."""
     weight = layer.weights[position]
-    if not weight.is_float or (position and layer.op_type in _ONE_MATRIX):
-        return False
-    return len(weight.shape) >= (3 if layer.op_type in _RECURRENT else 2)
+    matrices = 1 if layer.op_type in _ONE_MATRIX else 2 if layer.op_type in _RECURRENT else len(layer.weights)
+    return weight.is_float and position < matrices and len(weight.shape) >= 2
 
 
 def int8_bytes(op_type: str, shape: Sequence[int]) -> int:

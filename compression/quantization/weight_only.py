@@ -20,6 +20,8 @@ from compression.quantization.storage import (
 from compression.quantization.weights import channel_axes, guess_axes, quantize_weight, require_finite
 
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
+_MOVERS = frozenset({"Slice", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Split", "Identity"})
+_LOOSE_BYTES = 4096
 _BIASES = {"Conv": {2}, "ConvTranspose": {2}, "Gemm": {2}, "LSTM": {3, 7}, "GRU": {3}, "RNN": {3}}
 
 
@@ -146,6 +148,38 @@ def store_layers(
         report(count / max(len(chosen), 1), f"storing the weights of {layer.name}")
         outcomes.append(worker.layer(layer))
     return tuple(outcomes), worker.chains
+
+
+def store_loose(model: ir.Model, everyone: Iterable[Layer], *, min_sqnr_db: float) -> int:
+    """Store large matrices that reach their operators through nodes that only move data; returns how many.
+
+    Exporters leave such behind (an LSTM's gates reordered by Slice and Concat); no layer owns them until constants
+    are folded, and the runtime folds the whole chain when it loads the model.
+    """
+    owned = {id(value) for layer in everyone for value in layer.weights}
+    names, count = Names(model), 0
+    for graph in list(model.graphs()):
+        for value in list(graph.initializers.values()):
+            tensor = value.const_value
+            if id(value) in owned or tensor is None or not _is_loose(value, tensor) or blocker(value):
+                continue
+            weight = as_numpy(tensor)
+            require_finite(value.name or "", weight)
+            axes = guess_axes(weight)
+            quantized = quantize_weight(weight, axes)
+            if (
+                quantized.sqnr_db >= min_sqnr_db
+                and stored_bytes(quantized, source=tensor.dtype) < tensor.nbytes
+            ):
+                store(value, quantized, axes, names)
+                count += 1
+    return count
+
+
+def _is_loose(value: ir.Value, tensor: ir.TensorProtocol) -> bool:
+    if tensor.dtype not in FLOATS or len(tensor.shape) < 2 or tensor.nbytes < _LOOSE_BYTES:
+        return False
+    return bool(value.uses()) and all(use.node.op_type in _MOVERS and use.idx == 0 for use in value.uses())
 
 
 def weight_matrices(layer: Layer) -> tuple[ir.Value, ...]:
