@@ -72,14 +72,34 @@ def worker(options: argparse.Namespace) -> int:
 
 
 def migrate(options: argparse.Namespace) -> int:
+    from db.errors import StorageError
     from db.session import Database
+    from db.storage import open_store
 
-    database = Database(Settings())
+    settings = Settings()
+    database, store = Database(settings), open_store(settings)
     try:
         database.migrate()
+        store.prepare()
+    except StorageError as error:
+        print(f"modelpress: {error}", file=sys.stderr)
+        return 1
     finally:
-        database.engine.dispose()
+        database.close()
+        store.close()
     return 0
+
+
+def ping(options: argparse.Namespace) -> int:
+    from urllib.error import URLError
+    from urllib.request import urlopen
+
+    try:
+        with urlopen(options.url, timeout=2) as response:
+            return int(response.status != 200)
+    except (URLError, OSError) as error:
+        print(f"modelpress: {options.url}: {error}", file=sys.stderr)
+        return 1
 
 
 def demo(options: argparse.Namespace) -> int:
@@ -109,12 +129,18 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     command = commands.add_parser("serve", help="run the whole service on this machine")
-    command.add_argument("--host", default="127.0.0.1", help="address to listen on; beyond loopback, keys are required")
+    command.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; beyond loopback, keys are required"
+    )
     command.add_argument("--port", type=int, default=8000, help="0 takes a free one and prints it")
-    command.add_argument("--data", type=Path, help="folder for the database, objects and logs (default: ./data)")
+    command.add_argument(
+        "--data", type=Path, help="folder for the database, objects and logs (default: ./data)"
+    )
     command.set_defaults(run=serve)
 
-    command = commands.add_parser("http", help="run the HTTP face alone, beside a broker and workers of its own")
+    command = commands.add_parser(
+        "http", help="run the HTTP face alone, beside a broker and workers of its own"
+    )
     command.add_argument("--host", default="127.0.0.1")
     command.add_argument("--port", type=int, default=8000)
     command.add_argument("--fd", type=int, help="serve on this inherited listening socket instead")
@@ -123,11 +149,21 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("worker", add_help=False, help="run a worker (see `worker --help`)")
     command.set_defaults(run=worker)
 
-    command = commands.add_parser("migrate", help="bring the database to the newest schema")
+    command = commands.add_parser(
+        "migrate", help="bring the database to the newest schema and make the bucket"
+    )
     command.set_defaults(run=migrate)
 
-    command = commands.add_parser("demo", help="train, upload, compress three ways, compare; then stop everything")
-    command.add_argument("--report", type=Path, default=Path("comparison.html"), help="where the HTML comparison goes")
+    command = commands.add_parser("ping", help="exit with 0 when the HTTP face is up; for health checks")
+    command.add_argument("url", nargs="?", default="http://127.0.0.1:8000/healthz")
+    command.set_defaults(run=ping)
+
+    command = commands.add_parser(
+        "demo", help="train, upload, compress three ways, compare; then stop everything"
+    )
+    command.add_argument(
+        "--report", type=Path, default=Path("comparison.html"), help="where the HTML comparison goes"
+    )
     command.set_defaults(run=demo)
 
     _add_keys(commands)
@@ -152,7 +188,9 @@ def _add_keys(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     action = actions.add_parser("create", help="make a key for a project and show it once")
     action.add_argument("--project", required=True, help="made if it does not exist")
     action.add_argument("--name", default="", help="what the key is for")
-    action.add_argument("--scopes", nargs="+", default=["all"], help="such as models:read jobs:write; default: all")
+    action.add_argument(
+        "--scopes", nargs="+", default=["all"], help="such as models:read jobs:write; default: all"
+    )
     action.set_defaults(run=keys_command.create)
 
     action = actions.add_parser("list", help="show the keys of a project")

@@ -52,7 +52,9 @@ def _compress(client: httpx.Client, work: Path, report: Path, console: Console) 
         "calibration": _upload(client, "/v1/datasets", work / "calibration.npz")["id"],
         "evaluation": _upload(client, "/v1/datasets", work / "evaluation.npz")["id"],
     }
-    console.print(f"   {model['id']}: {model['summary']['parameters']:,} parameters, {model['size_bytes']:,} bytes")
+    console.print(
+        f"   {model['id']}: {model['summary']['parameters']:,} parameters, {model['size_bytes']:,} bytes"
+    )
     console.print("[bold]4.[/] Running three jobs ...")
     jobs = [_submit(client, model["id"], data, name, steps) for name, steps in JOBS]
     finished = _follow(client, jobs, console)

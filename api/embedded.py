@@ -117,7 +117,9 @@ class Service:
             time.sleep(0.5)
             for child in self.children:
                 if child.process.poll() is not None:
-                    _say(f"{child.name} ended with {child.process.returncode}; starting it again, see {child.log}")
+                    _say(
+                        f"{child.name} ended with {child.process.returncode}; starting it again, see {child.log}"
+                    )
                     time.sleep(RESTART_PAUSE_S)
                     child.start()
 
@@ -156,8 +158,25 @@ class Service:
         folder = Path(tempfile.mkdtemp(prefix="modelpress-"))
         self._cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
         path = folder / "valkey.sock"
-        command = [str(get_binary_path()), "--port", "0", "--unixsocket", str(path), "--unixsocketperm", "700"]
-        command += ["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction", "--dir", str(folder)]
+        command = [
+            str(get_binary_path()),
+            "--port",
+            "0",
+            "--unixsocket",
+            str(path),
+            "--unixsocketperm",
+            "700",
+        ]
+        command += [
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            "--maxmemory-policy",
+            "noeviction",
+            "--dir",
+            str(folder),
+        ]
         child = self._keep_command("valkey", command, environment=dict(os.environ))
         self._wait_until(path.exists, child)
         return f"redis+socket://{path}"
@@ -179,7 +198,12 @@ class Service:
         )
 
     def _keep_command(
-        self, name: str, command: Sequence[str], *, environment: dict[str, str], inherited: tuple[int, ...] = ()
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        environment: dict[str, str],
+        inherited: tuple[int, ...] = (),
     ) -> Child:
         child = Child(name, command, environment, self.logs / f"{name}.log", inherited)
         child.start()
@@ -193,7 +217,9 @@ class Service:
             if child.process.poll() is not None:
                 raise ServiceError(f"{child.name} ended with {child.process.returncode}:\n{_tail(child.log)}")
             if time.monotonic() > deadline:
-                raise ServiceError(f"{child.name} did not answer in {READY_WITHIN_S:.0f} s:\n{_tail(child.log)}")
+                raise ServiceError(
+                    f"{child.name} did not answer in {READY_WITHIN_S:.0f} s:\n{_tail(child.log)}"
+                )
             time.sleep(0.02)
 
 
@@ -232,7 +258,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        raise ServiceError(f"cannot listen on {host}:{port}: {error.strerror}; --port 0 takes a free one") from error
+        raise ServiceError(
+            f"cannot listen on {host}:{port}: {error.strerror}; --port 0 takes a free one"
+        ) from error
     listener.listen(128)
     return listener
 

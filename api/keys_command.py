@@ -21,7 +21,7 @@ def create(options: argparse.Namespace) -> int:
         print(f"modelpress: {error}", file=sys.stderr)
         return 1
     finally:
-        database.engine.dispose()
+        database.close()
     print(f"{key.id} for project {options.project!r}, scopes: {' '.join(scopes)}", file=sys.stderr)
     print("This is the only time the key is shown:", file=sys.stderr)
     print(secret)
@@ -35,8 +35,10 @@ def list_all(options: argparse.Namespace) -> int:
         project = projects.ensure_project(session, options.project, settings)
         for key in keys.list_keys(session, project.id):
             state = "revoked" if key.revoked_at else "active"
-            print(f"{key.id}  {key.prefix}...  {state}  {key.created_at:%Y-%m-%d}  {' '.join(key.scopes)}  {key.name}")
-    database.engine.dispose()
+            print(
+                f"{key.id}  {key.prefix}...  {state}  {key.created_at:%Y-%m-%d}  {' '.join(key.scopes)}  {key.name}"
+            )
+    database.close()
     return 0
 
 
@@ -44,7 +46,7 @@ def revoke(options: argparse.Namespace) -> int:
     database = _open(Settings())
     with database.transaction() as session:
         found = keys.revoke_key(session, options.id)
-    database.engine.dispose()
+    database.close()
     if not found:
         print(f"modelpress: no active key {options.id}", file=sys.stderr)
         return 1

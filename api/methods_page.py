@@ -25,7 +25,9 @@ def write_page() -> int:
 def check_page() -> int:
     if PAGE.exists() and PAGE.read_text(encoding="utf-8") == render():
         return 0
-    print("docs/methods.md is not what the method classes say; run `make docs` and commit it", file=sys.stderr)
+    print(
+        "docs/methods.md is not what the method classes say; run `make docs` and commit it", file=sys.stderr
+    )
     return 1
 
 
@@ -41,7 +43,13 @@ def _section(name: str, method: type[Method]) -> str:
         if field not in {"method", "layers"}
     ]
     needs = ", ".join(sorted(method.needs)) or "nothing"
-    parts = [f"## `{name}`", "", f"{method.title}", "", f"Needs data: {needs}. Changes: {', '.join(method.changes)}."]
+    parts = [
+        f"## `{name}`",
+        "",
+        f"{method.title}",
+        "",
+        f"Needs data: {needs}. Changes: {', '.join(method.changes)}.",
+    ]
     if method.source:
         parts += ["", f"Source: {method.source}"]
     if rows:
@@ -51,7 +59,9 @@ def _section(name: str, method: type[Method]) -> str:
 
 def _kind(facts: dict[str, Any]) -> str:
     options = [facts, *facts.get("anyOf", [])]
-    words = [_words(option) for option in options if "type" in option or "enum" in option or "const" in option]
+    words = [
+        _words(option) for option in options if "type" in option or "enum" in option or "const" in option
+    ]
     return " or ".join(word for word in words if word) or "object"
 
 

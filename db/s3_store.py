@@ -34,6 +34,15 @@ class S3Store(ObjectStore):
         public = settings.s3_public_endpoint
         self._public_client = _client(settings, public) if public else None
 
+    def prepare(self) -> None:
+        with _translated(self._bucket):
+            try:
+                self._client.head_bucket(Bucket=self._bucket)
+            except ClientError as error:
+                if error.response["Error"]["Code"] not in {"404", "NoSuchBucket"}:
+                    raise
+                self._client.create_bucket(Bucket=self._bucket)
+
     def put(self, key: str, source: Path) -> None:
         with _translated(key):
             self._client.upload_file(str(source), self._bucket, self._name(key), Config=_TRANSFER)

@@ -78,6 +78,9 @@ class ObjectStore(ABC):
     def check(self) -> None:
         """Raises `StorageUnavailable` unless objects can be stored right now."""
 
+    def prepare(self) -> None:  # noqa: B027
+        """Makes the place objects go to, where it is not there yet; part of the migration."""
+
     def close(self) -> None:  # noqa: B027
         """Closes connections."""
 
