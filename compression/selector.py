@@ -64,7 +64,9 @@ def matches(pattern: Pattern, layer: LayerSummary) -> bool:
 
 
 def _nearest(pattern: Pattern, layers: Sequence[LayerSummary]) -> str:
+    """The nearest layer names, or the nearest operator types for a pattern that asks for a type."""
     names = [layer.name for layer in layers]
     types = sorted({OP_PREFIX + layer.op_type for layer in layers})
-    near = difflib.get_close_matches(pattern, names + types, n=5, cutoff=0.3) or names[:5]
+    pool = types if pattern.startswith(OP_PREFIX) else names
+    near = difflib.get_close_matches(pattern.replace("*", ""), pool, n=5, cutoff=0.4) or pool[:5]
     return f"did you mean {', '.join(near)}? Types here: {', '.join(types)}"
