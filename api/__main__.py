@@ -123,19 +123,15 @@ def methods(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m api",
-        description="Modelpress: a self-hosted web service that compresses neural networks as asynchronous jobs.",
-        epilog="Settings come from MODELPRESS_* variables (docs/operations.md); whatever is not set is embedded.",
+        description="Modelpress compresses neural networks as asynchronous jobs.",
+        epilog="Settings come from MODELPRESS_* variables; whatever is not set is embedded.",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     command = commands.add_parser("serve", help="run the whole service on this machine")
-    command.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on; beyond loopback, keys are required"
-    )
+    command.add_argument("--host", default="127.0.0.1", help="beyond loopback, keys are required")
     command.add_argument("--port", type=int, default=8000, help="0 takes a free one and prints it")
-    command.add_argument(
-        "--data", type=Path, help="folder for the database, objects and logs (default: ./data)"
-    )
+    command.add_argument("--data", type=Path, help="folder for everything (default: ./data)")
     command.set_defaults(run=serve)
 
     command = commands.add_parser(

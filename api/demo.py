@@ -1,7 +1,7 @@
 """`python -m api demo`: the main job on real input, through the public API, on a service of its own.
 
-A small convolutional classifier learns scikit-learn's handwritten digits, goes in over HTTP, is compressed by three
-jobs at once, and the comparison comes out as a table and as an HTML page.
+A small convolutional classifier learns scikit-learn's handwritten digits, goes in over HTTP, is compressed
+by three jobs, and the comparison comes out as a table and as an HTML page.
 """
 
 import tempfile
@@ -132,9 +132,8 @@ def _checked(response: httpx.Response) -> httpx.Response:
     if response.is_error:
         problem = response.json() if "json" in response.headers.get("content-type", "") else {}
         detail = problem.get("detail") or response.text[:300]
+        asked = f"{response.request.method} {response.request.url.path}"
         raise httpx.HTTPStatusError(
-            f"{response.request.method} {response.request.url.path} answered {response.status_code}: {detail}",
-            request=response.request,
-            response=response,
+            f"{asked} answered {response.status_code}: {detail}", request=response.request, response=response
         )
     return response

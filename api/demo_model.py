@@ -1,4 +1,4 @@
-"""The demo's own model and data: a small convolutional classifier of scikit-learn's handwritten digits (8x8, 1797)."""
+"""The demo's own model and data: a small convolutional classifier of scikit-learn's handwritten digits."""
 
 import contextlib
 import io

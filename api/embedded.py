@@ -1,8 +1,8 @@
-"""The one-machine default: the HTTP face, two workers and a bundled Valkey server as child processes of one command.
+"""The one-machine default: HTTP face, two workers and a bundled Valkey server as children of one command.
 
-Whatever `MODELPRESS_*` names from outside (a database, a broker, a store) is used as it is; the rest is embedded under
-the data folder. The parent opens nothing but the listening socket: it starts the children, starts them again when they
-die, and takes them all along when it ends, however it ends.
+Whatever `MODELPRESS_*` names from outside (a database, a broker, a store) is used as it is; the rest is
+embedded under the data folder. The parent opens nothing but the listening socket: it starts the children,
+starts them again when they die, and takes them all along when it ends, however it ends.
 """
 
 import ctypes
@@ -55,7 +55,7 @@ class Child:
                 stdout=log,
                 stderr=log,
                 pass_fds=self.inherited,
-                preexec_fn=_die_with_parent,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call
                 start_new_session=True,
             )
 
@@ -117,9 +117,7 @@ class Service:
             time.sleep(0.5)
             for child in self.children:
                 if child.process.poll() is not None:
-                    _say(
-                        f"{child.name} ended with {child.process.returncode}; starting it again, see {child.log}"
-                    )
+                    _say(f"{child.name} ended with {child.process.returncode} and starts again: {child.log}")
                     time.sleep(RESTART_PAUSE_S)
                     child.start()
 

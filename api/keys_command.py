@@ -35,9 +35,8 @@ def list_all(options: argparse.Namespace) -> int:
         project = projects.ensure_project(session, options.project, settings)
         for key in keys.list_keys(session, project.id):
             state = "revoked" if key.revoked_at else "active"
-            print(
-                f"{key.id}  {key.prefix}...  {state}  {key.created_at:%Y-%m-%d}  {' '.join(key.scopes)}  {key.name}"
-            )
+            scopes = " ".join(key.scopes)
+            print(f"{key.id}  {key.prefix}...  {state}  {key.created_at:%Y-%m-%d}  {scopes}  {key.name}")
     database.close()
     return 0
 

