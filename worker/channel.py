@@ -93,6 +93,6 @@ def _use_scratch(scratch: Path) -> None:
         os.environ[name] = str(threads)
     tempfile.tempdir = None
     if "numpy" in sys.modules:
-        from threadpoolctl import threadpool_limits
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
         threadpool_limits(limits=threads)

@@ -93,7 +93,9 @@ def _limit(limits: Limits, *, own_users: bool) -> None:
         value = wish if hard == resource.RLIM_INFINITY else min(wish, hard)
         resource.setrlimit(which, (value, value))
     cpu_s = max(1, round(limits.cpu_s))
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s + _CPU_GRACE_S))  # XCPU first, so that it can be told.
+    resource.setrlimit(
+        resource.RLIMIT_CPU, (cpu_s, cpu_s + _CPU_GRACE_S)
+    )  # XCPU first, so that it can be told.
 
 
 def _data_bytes() -> int:

@@ -85,7 +85,9 @@ class Sandbox:
         child = self._parent.spawn(entry, folder, limits.document())
         lock = TimingLock(self._lock)
         try:
-            return Supervision(child, folder, limits, on_event, stop, grace_s, lock).until_end()
+            return Supervision(
+                child, folder, limits, on_event=on_event, stop=stop, grace_s=grace_s, lock=lock
+            ).until_end()
         finally:
             lock.release()
             self._parent.forget(child)

@@ -36,6 +36,7 @@ class Supervision:
         child: Child,
         folder: Path,
         limits: Limits,
+        *,
         on_event: Callable[[Mapping[str, Any]], None],
         stop: Callable[[], bool],
         grace_s: float,

@@ -66,7 +66,9 @@ class Zygote:
             request_id, pidfd = self._children.pop(dead, (None, -1))
             if request_id is not None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.killpg(dead, signal.SIGKILL)  # What it left behind. Unburied, its number is nobody else's.
+                    os.killpg(
+                        dead, signal.SIGKILL
+                    )  # What it left behind. Unburied, its number is nobody else's.
             _, status = os.waitpid(dead, 0)
             if request_id is not None:
                 self._selector.unregister(pidfd)

@@ -61,7 +61,9 @@ def test_other_jobs_folders_cannot_be_read_or_written(sandbox):
         seen = sandbox.run(LOOK, own, ask, limits=LIMITS)
         assert (seen["readable"], seen["listable"]) == ([], [])
         request = {"paths": [str(other / "model.onnx"), "/tmp/mine", "/dev/shm/mine", "/mine"]}
-        assert sandbox.run("tests.worker.hostile:write_outside", own, request, limits=LIMITS) == {"written": []}
+        assert sandbox.run("tests.worker.hostile:write_outside", own, request, limits=LIMITS) == {
+            "written": []
+        }
         assert (other / "model.onnx").read_text() == "secret"
 
 

@@ -1,0 +1,132 @@
+"""Puts into a job folder what its run starts from: the model, the datasets, and the last step that is done already."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from compression.cache_key import first_key, step_key
+from compression.job import STEPS_FOLDER, StepRecord
+from compression.method import Device, Role
+from compression.spec import CompressionSpec
+from db import jobs
+from db.assets import find_asset
+from db.blobs import object_key
+from db.errors import ObjectMissing
+from db.models import Asset, Job, StepState
+from db.step_results import find_step_result
+from worker.failures import Failed
+from worker.services import Services
+
+INPUTS_FOLDER = "inputs"
+_SUFFIX = re.compile(r"(\.[a-z0-9]{1,12}){0,2}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Of one job, as rows know them."""
+
+    spec: CompressionSpec
+    model: Asset
+    data: Mapping[Role, Asset]
+    device: Device
+    keys: tuple[str, ...]
+    """Of the result after each step."""
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(asset.size_bytes for asset in (self.model, *self.data.values()))
+
+
+def read_inputs(services: Services, job: Job) -> Inputs:
+    """Raises `Failed` if a row is gone, which the database should not have let happen."""
+    spec = CompressionSpec.model_validate(job.spec)
+    with services.database.read() as s:
+        found = {role: find_asset(s, id) for role, id in [("model", job.model_id), *job.data.items()]}
+    assets = {role: asset for role, asset in found.items() if asset is not None}
+    if len(assets) < len(found):
+        raise missing("a model or dataset of the job")
+    data = {Role(role): asset for role, asset in assets.items() if role != "model"}
+    device: Device = "cuda" if job.queue == "cuda" else "cpu"
+    hashes = {role: asset.sha256 for role, asset in data.items()}
+    keys = [first_key(assets["model"].sha256)]
+    for index in range(len(spec.steps)):
+        keys.append(step_key(keys[-1], spec, index, hashes, device))
+    return Inputs(spec=spec, model=assets["model"], data=data, device=device, keys=tuple(keys[1:]))
+
+
+def fetch(services: Services, asset: Asset, folder: Path, name: str) -> str:
+    """Copies an asset into the folder; returns its path there. Raises `Failed` if its bytes are gone."""
+    path = f"{INPUTS_FOLDER}/{name}{_suffix(asset.filename)}"
+    target = folder / path
+    target.parent.mkdir(exist_ok=True)
+    try:
+        services.store.get(object_key(asset.project_id, asset.sha256), target)
+    except ObjectMissing as error:
+        raise missing(f"the bytes of {asset.id}") from error
+    return path
+
+
+def restore_steps(services: Services, job: Job, inputs: Inputs, folder: Path) -> list[dict[str, Any]]:
+    """The longest run of first steps whose results are known, the last one's files in place; marked as done."""
+    known = _known_steps(services, job, inputs.keys)
+    while known:
+        try:
+            _fetch_step(services, job, known[-1], folder / STEPS_FOLDER / str(len(known) - 1))
+            break
+        except ObjectMissing:  # Pruned a moment ago.
+            known.pop()
+    _mark_done(services, job, known)
+    return [{"outcome": step.record, "seconds": step.seconds} for step in known]
+
+
+def missing(what: str) -> Failed:
+    return Failed("input_missing", f"The job cannot run: {what} is gone.", hint="Upload it again.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _KnownStep:
+    record: dict[str, Any]
+    seconds: float
+    files: Sequence[tuple[str, str]]
+    """Name and hash of each."""
+
+
+def _known_steps(services: Services, job: Job, keys: Sequence[str]) -> list[_KnownStep]:
+    known: list[_KnownStep] = []
+    with services.database.transaction() as s:
+        for key in keys:
+            result = find_step_result(s, job.project_id, key)
+            if result is None:
+                break
+            known.append(
+                _KnownStep(
+                    record=StepRecord.model_validate(result.outcome["record"]).model_dump(mode="json"),
+                    seconds=result.outcome["seconds"],
+                    files=[(file.name, file.sha256) for file in result.files],
+                )
+            )
+    return known
+
+
+def _fetch_step(services: Services, job: Job, step: _KnownStep, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, sha256 in step.files:
+        services.store.get(object_key(job.project_id, sha256), folder / PurePath(name).name)
+
+
+def _mark_done(services: Services, job: Job, known: Sequence[_KnownStep]) -> None:
+    done = {step.index for step in job.steps if step.state is StepState.DONE}
+    with services.database.transaction() as s:
+        for index, step in enumerate(known):
+            if index not in done:
+                jobs.finish_step(
+                    s, job.id, job.token or "", index, seconds=step.seconds, outcome=step.record, cached=True
+                )
+
+
+def _suffix(filename: str) -> str:
+    """The end of the uploaded name, where it is harmless; readers go by what a file holds."""
+    suffix = "".join(PurePath(filename).suffixes[-2:]).lower()
+    return suffix if _SUFFIX.fullmatch(suffix) else ""
