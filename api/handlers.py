@@ -1,0 +1,113 @@
+"""Exception handlers: every error leaves as problem+json, whoever raised it."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+from api.errors import (
+    RETRY_AFTER_S,
+    STATUS,
+    HttpError,
+    Invalid,
+    MalformedBody,
+    NoSuchRoute,
+    body_of,
+    problem,
+    status_of,
+)
+from compression.method import Problem as Finding
+from compression.registry import METHODS
+
+PROBLEM_JSON = "application/problem+json"
+_CODES = {400: "malformed_body", 404: "not_found", 405: "method_not_allowed", 413: "payload_too_large"}
+
+
+def install(app: FastAPI) -> None:
+    kinds: tuple[type[Exception], ...] = (HttpError, *STATUS)
+    for kind in kinds:
+        app.add_exception_handler(kind, _answer)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _answer_http)
+
+
+def _answer(request: Request, error: Exception) -> JSONResponse:
+    headers = dict(error.headers) if isinstance(error, HttpError) else {}
+    status = status_of(error)
+    if status == 503:
+        headers["Retry-After"] = RETRY_AFTER_S
+    body = body_of(error, instance=request.url.path, request_id=request.state.request_id)
+    return JSONResponse(body, status, headers, PROBLEM_JSON)
+
+
+def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    return _answer(request, _as_http_error(request, error.errors()))
+
+
+def _answer_http(request: Request, error: Exception) -> JSONResponse:
+    """What Starlette and FastAPI raise by themselves: unknown paths, wrong methods, unreadable bodies."""
+    assert isinstance(error, HTTPException)
+    code = _CODES.get(error.status_code, "http_error")
+    headers = dict(error.headers or {})
+    detail = str(error.detail)
+    if error.status_code == 404:
+        detail = f"There is nothing at {request.url.path}"
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_allowed(request))
+        detail = f"{request.method} is not possible here; {headers['Allow']} is"
+    request_id = request.state.request_id
+    body = problem(error.status_code, code, detail, instance=request.url.path, request_id=request_id)
+    return JSONResponse(body, error.status_code, headers, PROBLEM_JSON)
+
+
+def _allowed(request: Request) -> list[str]:
+    """The methods of all routes at this path; Starlette itself would name those of the first."""
+    found: set[str] = set()
+    for route in _flat(request.app.routes):
+        if route.matches(request.scope)[0] is not Match.NONE:
+            found |= getattr(route, "methods", None) or set()
+    return sorted(found)
+
+
+def _flat(routes: Iterable[Any]) -> Iterable[Any]:
+    for route in routes:
+        router = getattr(route, "original_router", None)
+        yield from _flat(router.routes) if router else (route,)
+
+
+def _as_http_error(request: Request, errors: Sequence[Any]) -> HttpError:
+    if any(error["loc"][:1] == ("path",) for error in errors):
+        return NoSuchRoute(f"There is nothing at {request.url.path}: that is no id of ours")
+    if any(error["type"] == "json_invalid" for error in errors):
+        return MalformedBody(
+            f"The body is not JSON: {errors[0].get('ctx', {}).get('error', 'it cannot be read')}"
+        )
+    findings = tuple(_finding(error) for error in errors)
+    return Invalid("; ".join(_sentence(finding) for finding in findings[:3]), findings=findings)
+
+
+def _finding(error: Any) -> Finding:
+    place = list(error["loc"])
+    if place[:1] in (["body"], ["query"], ["header"]):
+        place = place[1:]
+    steps = place[:1] == ["steps"] and len(place) > 2 and place[2] in METHODS
+    where = ".".join(str(part) for index, part in enumerate(place) if not (steps and index == 2))
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return Finding(code=error["type"], message=message, where=where or None, hint=_hint(error))
+
+
+def _hint(error: Any) -> str | None:
+    if error["type"] == "union_tag_invalid":
+        near = difflib.get_close_matches(str(error["ctx"]["tag"]), METHODS, n=3, cutoff=0.4)
+        return f"did you mean {', '.join(near)}?" if near else "GET /v1/methods lists the methods"
+    return None
+
+
+def _sentence(finding: Finding) -> str:
+    return f"{finding.where}: {finding.message}" if finding.where else finding.message
