@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 class CastFloat(Method):
     """Halves the file by storing float32 weights as float16.
 
-    By default on a CPU the runtime turns them back as it loads, so that speed stays as it was: most CPUs have no
-    float16 arithmetic. With `compute: float16` (the default on a GPU) the main graph computes in float16 too, with
-    casts at its inputs and outputs, whose types never change; operators that lose too much, bodies of If and Loop,
-    and functions stay in float32.
+    By default on a CPU the runtime turns them back as it loads, so that speed stays as it was: most CPUs have
+    no float16 arithmetic. With `compute: float16` (the default on a GPU) the main graph computes in float16
+    too, with casts at its inputs and outputs, whose types never change; operators that lose too much, bodies
+    of If and Loop, and functions stay in float32.
     """
 
     title: ClassVar[str] = "Store weights as float16, and compute in it where that pays"
@@ -32,8 +32,8 @@ class CastFloat(Method):
     method: Literal["cast_float"] = "cast_float"
     compute: Literal["auto", "float16", "float32"] = Field(
         "auto",
-        description="type the model computes in: `float32` stores float16 only, `float16` computes in it, `auto` is "
-        "float16 on a GPU and float32 on a CPU, where it is never slower",
+        description="type the model computes in: `float32` stores float16 only, `float16` computes in it, "
+        "`auto` is float16 on a GPU and float32 on a CPU, where it is never slower",
     )
     min_output_sqnr_db: float = Field(
         30.0,
@@ -46,6 +46,12 @@ class CastFloat(Method):
         from compression.quantization.forecast import halves
 
         return tuple(layer for layer in super().candidates(model) if halves(layer))
+
+    def selected(self, model: ModelSummary) -> tuple[LayerSummary, ...]:
+        from compression.quantization.forecast import refuse_small
+
+        refuse_small(self.method, super().candidates(model), self.candidates(model))
+        return super().selected(model)
 
     def after(self, layer: LayerSummary) -> LayerSummary:
         from compression.quantization.forecast import float16_layer

@@ -13,19 +13,20 @@ if TYPE_CHECKING:
 
 
 class QuantizeDynamic(Method):
-    """Computes matrix products and LSTMs in 8-bit integers, with activation ranges taken anew at every inference.
+    """Computes matrix products and LSTMs in 8-bit integers, with activation ranges taken anew at every
+    inference.
 
     No calibration data is needed; samples, where given, are used to judge accuracy. Each kind of operator is
-    measured against the original: where integers are slower or spoil the outputs, only the weights are stored as
-    int8, and the report says so. Convolutions always are, since their dynamic kernels are slow.
+    measured against the original: where integers are slower or spoil the outputs, only the weights are stored
+    as int8, and the report says so. Convolutions always are, since their dynamic kernels are slow.
     """
 
     title: ClassVar[str] = (
         "Compute matrix products in 8-bit integers with ranges taken at run time, where it pays"
     )
     source: ClassVar[str] = (
-        "ONNX DynamicQuantizeLinear and MatMulInteger; DynamicQuantizeLSTM of onnxruntime; affine quantization after "
-        "Jacob et al. 2018 (arXiv:1712.05877)"
+        "ONNX DynamicQuantizeLinear and MatMulInteger; DynamicQuantizeLSTM of onnxruntime; affine quantization "
+        "after Jacob et al. 2018 (arXiv:1712.05877)"
     )
     uses: ClassVar[frozenset[Role]] = frozenset({Role.CALIBRATION})
     changes: ClassVar[tuple[Change, ...]] = ("values", "dtypes", "structure")
@@ -52,6 +53,12 @@ class QuantizeDynamic(Method):
         from compression.quantization.forecast import shrinks
 
         return tuple(layer for layer in super().candidates(model) if shrinks(layer))
+
+    def selected(self, model: ModelSummary) -> tuple[LayerSummary, ...]:
+        from compression.quantization.forecast import refuse_small
+
+        refuse_small(self.method, super().candidates(model), self.candidates(model))
+        return super().selected(model)
 
     def after(self, layer: LayerSummary) -> LayerSummary:
         from compression.quantization.forecast import int8_layer

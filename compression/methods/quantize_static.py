@@ -24,8 +24,8 @@ class QuantizeStatic(Method):
 
     title: ClassVar[str] = "Compute in 8-bit integers with calibrated ranges, where it pays"
     source: ClassVar[str] = (
-        "Jacob et al. 2018, Quantization and training of neural networks for efficient integer-arithmetic-only "
-        "inference (arXiv:1712.05877), equations 1-4; QDQ format of ONNX QuantizeLinear / DequantizeLinear"
+        "Jacob et al. 2018, Quantization and training of neural networks for efficient "
+        "integer-arithmetic-only inference (arXiv:1712.05877), equations 1-4; QDQ format of ONNX QuantizeLinear / DequantizeLinear"
     )
     needs: ClassVar[frozenset[Role]] = frozenset({Role.CALIBRATION})
     changes: ClassVar[tuple[Change, ...]] = ("values", "dtypes", "structure")
@@ -39,8 +39,8 @@ class QuantizeStatic(Method):
         99.99,
         gt=50,
         le=100,
-        description="share of values (percent) inside the range, for `ranges: percentile`; half of the rest is cut "
-        "off at either end",
+        description="share of values (percent) inside the range, for `ranges: percentile`; half of the rest is "
+        "cut off at either end",
     )
     max_samples: int = Field(
         128, ge=1, le=100_000, description="calibration samples to learn ranges from, at most"
@@ -51,8 +51,8 @@ class QuantizeStatic(Method):
     )
     placement: Literal["auto", "all"] = Field(
         "auto",
-        description="`auto` measures where integers pay and falls back where they do not; `all` puts them wherever "
-        "a kernel exists, unmeasured",
+        description="`auto` measures where integers pay and falls back where they do not; `all` puts them "
+        "wherever a kernel exists, unmeasured",
     )
     min_output_sqnr_db: float = Field(
         20.0,
@@ -74,6 +74,12 @@ class QuantizeStatic(Method):
         from compression.quantization.forecast import shrinks
 
         return tuple(layer for layer in super().candidates(model) if shrinks(layer))
+
+    def selected(self, model: ModelSummary) -> tuple[LayerSummary, ...]:
+        from compression.quantization.forecast import refuse_small
+
+        refuse_small(self.method, super().candidates(model), self.candidates(model))
+        return super().selected(model)
 
     def after(self, layer: LayerSummary) -> LayerSummary:
         from compression.quantization.forecast import int8_layer

@@ -23,8 +23,8 @@ class QuantizeWeights(Method):
 
     title: ClassVar[str] = "Store weights as int8 per channel, compute in floats"
     source: ClassVar[str] = (
-        "Krishnamoorthi 2018, Quantizing deep convolutional networks for efficient inference (arXiv:1806.08342), "
-        "section 3.1: symmetric per-channel weights, scale = max|w| / 127, q = round_half_to_even(w / scale)"
+        "Krishnamoorthi 2018, Quantizing deep convolutional networks for efficient inference "
+        "(arXiv:1806.08342), section 3.1: symmetric per-channel weights, scale = max|w| / 127, q = round_half_to_even(w / scale)"
     )
     uses: ClassVar[frozenset[Role]] = frozenset({Role.CALIBRATION})
     changes: ClassVar[tuple[Change, ...]] = ("values", "dtypes")
@@ -35,15 +35,17 @@ class QuantizeWeights(Method):
         20.0,
         ge=0,
         le=120,
-        description="a weight whose int8 form is less true than this (signal to quantization noise, dB) stays float",
+        description=(
+            "a weight whose int8 form is less true than this (signal to quantization noise, dB) stays float"
+        ),
     )
     min_output_sqnr_db: float = Field(
         25.0,
         ge=0,
         le=120,
         description=(
-            "where the model's outputs come out less true than this (dB), the layers that spoil them are found by "
-            "trial and stored as int16 instead; 0 leaves all at int8"
+            "where the model's outputs come out less true than this (dB), the layers that spoil them are found "
+            "by trial and stored as int16 instead; 0 leaves all at int8"
         ),
     )
 
@@ -51,6 +53,12 @@ class QuantizeWeights(Method):
         from compression.quantization.forecast import shrinks
 
         return tuple(layer for layer in super().candidates(model) if shrinks(layer))
+
+    def selected(self, model: ModelSummary) -> tuple[LayerSummary, ...]:
+        from compression.quantization.forecast import refuse_small
+
+        refuse_small(self.method, super().candidates(model), self.candidates(model))
+        return super().selected(model)
 
     def after(self, layer: LayerSummary) -> LayerSummary:
         from compression.quantization.forecast import int8_layer

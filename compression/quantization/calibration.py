@@ -4,7 +4,6 @@ it."""
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from compression import runtime

@@ -1,4 +1,5 @@
-"""cast_float from end to end: convert, compare, tell; fall back to storage where arithmetic in float16 strays."""
+"""cast_float from end to end: convert, compare, tell; fall back to storage where arithmetic in float16
+strays."""
 
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ from compression.method import LayerOutcome, StepContext, StepOutcome
 from compression.quantization.check import OutputCheck, figures, output_check
 from compression.quantization.halves import Converted, compute_in_halves, store_halves
 from compression.quantization.latency import Speed, paired_speeds
-from compression.quantization.probe import Fidelity, Probe, fidelity
+from compression.quantization.probe import Probe, fidelity
 from compression.quantization.storage import Names
 
 _SECONDS = 2.0
@@ -68,7 +69,19 @@ def _arithmetic(model: ir.Model, chosen: Sequence[Layer], check: OutputCheck) ->
     if found.comparable and found.sqnr_db < check.min_sqnr_db:
         return f"float16 arithmetic brings output {found.output!r} to {found.sqnr_db:.1f} dB"
     speed = _speed(model, copy, check.probe, check.context)
-    return _told(copy, chosen, converted, stored, found, speed)
+    details = {
+        "compute": "float16",
+        "nodes_in_float16": converted.nodes,
+        "outputs": figures(found),
+        "speedup": round(speed.speedup, 3),
+    }
+    slower = f"float16 arithmetic runs at {speed.speedup:.2f}x the original's speed on this device"
+    return StepOutcome(
+        model=copy,
+        layers=_outcomes(chosen, converted, stored),
+        notes=(slower,) if speed.speedup < 1 else (),
+        details=details,
+    )
 
 
 def _speed(model: ir.Model, copy: ir.Model, probe: Probe, context: StepContext) -> Speed:
@@ -78,14 +91,9 @@ def _speed(model: ir.Model, copy: ir.Model, probe: Probe, context: StepContext) 
     return paired_speeds(sessions[0], sessions[1:], probe.feeds, seconds=_SECONDS)[0]
 
 
-def _told(
-    copy: ir.Model,
-    chosen: Sequence[Layer],
-    converted: Converted,
-    stored: Sequence[LayerOutcome],
-    found: Fidelity,
-    speed: Speed,
-) -> StepOutcome:
+def _outcomes(
+    chosen: Sequence[Layer], converted: Converted, stored: Sequence[LayerOutcome]
+) -> tuple[LayerOutcome, ...]:
     by_name = {outcome.layer: outcome for outcome in stored}
     outcomes = []
     for layer in chosen:
@@ -95,13 +103,4 @@ def _told(
         reason = converted.kept.get(layer.name)
         note = f"computes in float32, since {reason}; {outcome.note}" if reason else outcome.note
         outcomes.append(outcome.model_copy(update={"note": note}))
-    details = {
-        "compute": "float16",
-        "nodes_in_float16": converted.nodes,
-        "outputs": figures(found),
-        "speedup": round(speed.speedup, 3),
-    }
-    slower = f"float16 arithmetic runs at {speed.speedup:.2f}x the original's speed on this device"
-    return StepOutcome(
-        model=copy, layers=tuple(outcomes), notes=(slower,) if speed.speedup < 1 else (), details=details
-    )
+    return tuple(outcomes)

@@ -81,7 +81,8 @@ class OutputCheck:
         return fidelity(self.probe, model, self.context)
 
     def _blame(self, model: ir.Model, chains: Chains, before: Fidelity) -> list["Blame"]:
-        """Each layer stored as int16 alone: what that takes off the outputs' noise, the best bargain first."""
+        """Each layer stored as int16 alone: what that takes off the outputs' noise, the best bargain
+        first."""
         start, tried = time.monotonic(), []
         for name in sorted(chains, key=lambda name: -sum(chain.source.nbytes for chain in chains[name])):
             if not all(chain.can_widen for chain in chains[name]):
@@ -107,8 +108,8 @@ class OutputCheck:
     ) -> tuple[frozenset[str], Fidelity]:
         """Widen the best bargains until the bound is met; all the way back if it never is.
 
-        Noise of single layers adds up, about, so that the trials tell how many to take; more go where that was too
-        hopeful.
+        Noise of single layers adds up, about, so that the trials tell how many to take; more go where that
+        was too hopeful.
         """
         count, noise = 0, _noise(before)
         while count < len(blamed) and noise > 10 ** (-self.min_sqnr_db / 10):

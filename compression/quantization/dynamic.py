@@ -1,4 +1,5 @@
-"""Dynamic quantization: weights as int8, activations quantized anew at every inference from their own range."""
+"""Dynamic quantization: weights as int8, activations quantized anew at every inference from their own
+range."""
 
 from collections.abc import Mapping, Sequence, Set
 from typing import Any, ClassVar
@@ -10,7 +11,7 @@ from compression.errors import CompressionError
 from compression.graph import Layer, clean, upgrade_opset
 from compression.graph import layers as layers_of
 from compression.method import StepContext, StepOutcome
-from compression.quantization.check import OutputCheck, output_check
+from compression.quantization.check import output_check
 from compression.quantization.placement import Placement
 from compression.quantization.regions import constant_of, refusal
 from compression.quantization.storage import Names, as_numpy, integer_attributes

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 
+from compression.errors import NotApplicable
 from compression.quantization.weights import CHAIN_BYTES, channel_axes
 from compression.summary import LayerSummary, WeightSummary
 
@@ -15,6 +16,20 @@ def is_matrix(layer: LayerSummary, position: int) -> bool:
     weight = layer.weights[position]
     matrices = 1 if layer.op_type in _ONE_MATRIX else 2 if layer.op_type in _RECURRENT else len(layer.weights)
     return weight.is_float and position < matrices and len(weight.shape) >= 2
+
+
+def refuse_small(method: str, floats: Sequence[LayerSummary], able: Sequence[LayerSummary]) -> None:
+    """Tells a model without float weights, which is refused anyway, from one whose floats are all too small.
+
+    Raises:
+        NotApplicable: there are layers with float weights, but no other type would make any of them smaller.
+    """
+    if floats and not able:
+        raise NotApplicable(
+            f"{method} would make nothing smaller: the {len(floats)} layers with float weights hold only biases or "
+            "tensors too small to gain from another type",
+            where=floats[0].name,
+        )
 
 
 def int8_bytes(op_type: str, shape: Sequence[int]) -> int:

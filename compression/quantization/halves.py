@@ -43,7 +43,8 @@ BLOCKED = frozenset(
         "Upsample",
     }
 )
-"""Operators kept in float32: their kernels lack float16, lose too much in it, or carry a type in an attribute."""
+"""Operators kept in float32: their kernels lack float16, lose too much in it, or carry a type in an
+attribute."""
 
 
 def overflow(weight: Array) -> str | None:
@@ -59,7 +60,8 @@ def overflow(weight: Array) -> str | None:
 def store_halves(
     layers: Sequence[Layer], everyone: Sequence[Layer], names: Names, report: Callable[[float, str], None]
 ) -> tuple[LayerOutcome, ...]:
-    """Store float32 matrices as float16 behind a Cast that the runtime folds; the model computes as before."""
+    """Store float32 matrices as float16 behind a Cast that the runtime folds; the model computes as
+    before."""
     chosen = {layer.name for layer in layers}
     users: dict[int, set[str]] = {}
     for layer in everyone:
@@ -171,6 +173,9 @@ class _Converter:
             attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()
         ):
             return f"{node.op_type} is kept in float32"
+        return self._type_refusal(node) or next(filter(None, map(self._overflows, node.inputs)), None)
+
+    def _type_refusal(self, node: ir.Node) -> str | None:
         values = [value for value in (*node.inputs, *node.outputs) if value is not None and value.name]
         if any(value.dtype is None for value in values):
             return "the type of one of its tensors is unknown"
@@ -178,7 +183,7 @@ class _Converter:
             return "it has no float32 tensor"
         if not takes_halves(node, self.opset):
             return f"{node.op_type} takes no float16 at opset {self.opset}"
-        return next((reason for value in node.inputs if (reason := self._overflows(value))), None)
+        return None
 
     def _overflows(self, value: ir.Value | None) -> str | None:
         if value is None or value.const_value is None or value.dtype != ir.DataType.FLOAT:
@@ -244,7 +249,7 @@ class _Converter:
             if cast is not None and cast.op_type == "Cast" and cast.inputs[0] is half:
                 self.graph.remove(cast, safe=True)
             elif wide.name in self.graph.initializers and not wide.is_graph_input():
-                del self.graph.initializers[wide.name]
+                del self.graph.initializers[wide.name or ""]
 
 
 def takes_halves(node: ir.Node, opset: int) -> bool:
@@ -261,7 +266,8 @@ def takes_halves(node: ir.Node, opset: int) -> bool:
 def _typed(
     values: Sequence[ir.Value | None], formals: Sequence["onnx.defs.OpSchema.FormalParameter"]
 ) -> list[str]:
-    """The schema's type names of the float32 tensors; the last formal parameter stands for all that follow."""
+    """The schema's type names of the float32 tensors; the last formal parameter stands for all that
+    follow."""
     return [
         formals[min(index, len(formals) - 1)].type_str
         for index, value in enumerate(values)

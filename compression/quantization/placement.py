@@ -29,7 +29,8 @@ class Integers(Protocol):
     """Candidates by name, each with the groups of operators it reaches; the last one reaches all."""
 
     def reach(self, model: ir.Model, layers: Set[str], groups: Set[str]) -> tuple[frozenset[str], int]:
-        """The layers that would compute in integers, and how many tensors would: equal answers, equal models."""
+        """The layers that would compute in integers, and how many tensors would: equal answers, equal
+        models."""
 
     def write(self, model: ir.Model, layers: Set[str], groups: Set[str]) -> Mapping[str, float]:
         """Rewrite them in place; returns the weights' signal to noise ratio (dB) by layer."""
@@ -169,8 +170,8 @@ class Placement:
     def _mend(self, candidate: Candidate) -> Candidate:
         """Leave the most harmful layers in floats until the outputs are accurate.
 
-        Noise of single layers adds up, about, so that their trials tell how many must go; a few more go where that
-        was too hopeful.
+        Noise of single layers adds up, about, so that their trials tell how many must go; a few more go where
+        that was too hopeful.
         """
         harm = self._harm(candidate)
         best, count = candidate, self._too_many(harm)
@@ -184,7 +185,8 @@ class Placement:
         return best
 
     def _harm(self, candidate: Candidate) -> list[tuple[str, float]]:
-        """Layers with the outputs' relative noise when that layer alone computes in integers, the worst first."""
+        """Layers with the outputs' relative noise when that layer alone computes in integers, the worst
+        first."""
         alone: list[tuple[str, float]] = []
         for layer in sorted(candidate.layers):
             if time.monotonic() > self._deadline:

@@ -17,6 +17,8 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from compression.quantization.storage import integer_attributes
+
 Group = Literal["conv", "depthwise", "matmul", "elementwise"]
 ALL_GROUPS: frozenset[str] = frozenset({"conv", "depthwise", "matmul", "elementwise"})
 
@@ -73,19 +75,9 @@ def refusal(node: ir.Node) -> str | None:
         return f"there is no integer kernel for {node.op_type}"
     if len(node.inputs) < 2 or node.inputs[0] is None or constant_of(node.inputs[0]) is not None:
         return "its first input is no activation"
-    weight = constant_of(node.inputs[1])
-    if weight is None:
-        return "its weight is no constant"
-    if weight.dtype != ir.DataType.FLOAT:
-        return f"its weight is {weight.dtype.name.lower()}, not float32"
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if bias is not None and (constant_of(bias) is None or len(constant_shape(bias)) != 1):
-        return "its bias is no constant vector"
-    if node.op_type == "MatMul" and len(weight.shape) != 2:
-        return "its weight is no matrix"
     if node.op_type == "Gemm" and not _plain_gemm(node):
         return "Gemm with alpha, beta or transA set"
-    return None
+    return _weight_refusal(node) or _bias_refusal(node)
 
 
 def fused_output(node: ir.Node) -> ir.Value:
@@ -120,6 +112,29 @@ def _group(node: ir.Node) -> Group:
         return "matmul"
     group = node.attributes.get_int("group", 1)
     return "depthwise" if group > 1 and constant_shape(_required(node.inputs[1]))[1] == 1 else "conv"
+
+
+def _weight_refusal(node: ir.Node) -> str | None:
+    weight = constant_of(node.inputs[1])
+    if weight is None:
+        return "its weight is no constant"
+    if weight.dtype != ir.DataType.FLOAT:
+        return f"its weight is {weight.dtype.name.lower()}, not float32"
+    if node.op_type != "Conv" and len(weight.shape) != 2:
+        return "its weight is no matrix"
+    return None
+
+
+def _bias_refusal(node: ir.Node) -> str | None:
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is None:
+        return None
+    tensor = constant_of(bias)
+    vector = tensor is not None and tensor.dtype == ir.DataType.FLOAT and len(tensor.shape) == 1
+    rows = constant_shape(_required(node.inputs[1]))
+    channels = rows[0] if node.op_type == "Conv" or integer_attributes(node).get("transB", 0) else rows[-1]
+    fits = vector and constant_shape(bias) == (channels,)
+    return None if fits else "its bias is no constant vector with one entry per channel"
 
 
 def _plain_gemm(node: ir.Node) -> bool:

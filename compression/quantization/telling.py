@@ -1,4 +1,5 @@
-"""Puts a placement's decision into outcomes, notes and facts; falls back to stored weights where nothing won."""
+"""Puts a placement's decision into outcomes, notes and facts; falls back to stored weights where nothing
+won."""
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace

@@ -153,8 +153,8 @@ def store_layers(
 def store_loose(model: ir.Model, everyone: Iterable[Layer], *, min_sqnr_db: float) -> int:
     """Store large matrices that reach their operators through nodes that only move data; returns how many.
 
-    Exporters leave such behind (an LSTM's gates reordered by Slice and Concat); no layer owns them until constants
-    are folded, and the runtime folds the whole chain when it loads the model.
+    Exporters leave such behind (an LSTM's gates reordered by Slice and Concat); no layer owns them until
+    constants are folded, and the runtime folds the whole chain when it loads the model.
     """
     owned = {id(value) for layer in everyone for value in layer.weights}
     names, count = Names(model), 0

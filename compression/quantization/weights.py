@@ -12,7 +12,7 @@ from compression.quantization.affine import Affine, Array, dequantize, energy, q
 CHAIN_BYTES = 160
 """What the nodes and names of one stored weight cost in the file, about; it must save more than that."""
 _SLICE_ELEMENTS = 1 << 22
-_KEEP_BOTH = frozenset({"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"})
+_RECURRENT = ("LSTM", "GRU", "RNN")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,21 +35,17 @@ def channel_axes(
     rank = len(shape)
     if rank < 2:
         return ()
-    if op_type == "Conv":
-        return (0,)
-    if op_type == "ConvTranspose":
-        return (1,) if attributes.get("group", 1) == 1 else (0,)
-    if op_type == "Gemm":
-        transposed = bool(attributes.get("transA" if index == 0 else "transB", 0))
-        return (0,) if transposed != (index == 0) else (1,)
-    if op_type == "MatMul":
-        inner = rank - 2 if index == 1 else rank - 1
-        return tuple(axis for axis in range(rank) if axis != inner)
-    if op_type in _KEEP_BOTH:
-        return tuple(range(rank - 1))
-    if op_type == "Gather":
-        return (int(attributes.get("axis", 0)) % rank,)
-    return None
+    transposed = bool(attributes.get("transA" if index == 0 else "transB", 0))
+    inner = rank - 2 if index == 1 else rank - 1
+    rules: dict[str, tuple[int, ...]] = {
+        "Conv": (0,),
+        "ConvTranspose": (1,) if attributes.get("group", 1) == 1 else (0,),
+        "Gemm": (0,) if transposed != (index == 0) else (1,),
+        "MatMul": tuple(axis for axis in range(rank) if axis != inner),
+        "Gather": (int(attributes.get("axis", 0)) % rank,),
+        **dict.fromkeys(_RECURRENT, tuple(range(rank - 1))),
+    }
+    return rules.get(op_type)
 
 
 def guess_axes(weight: Array) -> tuple[int, ...]:
