@@ -41,7 +41,7 @@ class LayerMeasurement(Value):
     macs: int | None
     weight_sqnr_db: float | None = Field(
         None,
-        description="signal to noise of the weights against the original's; null where equal or not comparable",
+        description="signal to noise of the weights against the original's; null where equal or incomparable",
     )
 
 

@@ -35,6 +35,8 @@ class Batch:
     samples: int
     batched: bool = True
     """False where the model takes one whole sample, without an axis that counts samples."""
+    filled: bool = True
+    """Whether rows beyond `samples` are filling; the first axis of synthetic inputs may be no batch at all."""
 
     @property
     def rows(self) -> int:
@@ -93,7 +95,7 @@ class Source:
         from compression.graph.synthetic import synthesise
 
         for feeds in synthesise(self.inputs, SYNTHETIC_SAMPLES, self.seed, self.model):
-            yield Batch(feeds=feeds, samples=_rows(feeds))
+            yield Batch(feeds=feeds, samples=_declared_batch(self.inputs), filled=False)
 
 
 def settle_batch(source: Source, size: int, run: Callable[[Feeds], object]) -> tuple[Source, Batch]:
@@ -153,6 +155,12 @@ def _takes_whole(inputs: Sequence[TensorSummary], dataset: "Dataset") -> bool:
     matched = match_arrays(inputs, dataset.summary)
     arrays = {array.name: array for array in dataset.summary.arrays}
     return any(is_whole(arrays[matched[tensor.name]], tensor) for tensor in inputs)
+
+
+def _declared_batch(inputs: Sequence[TensorSummary]) -> int:
+    """The batch size that the first input with several axes insists on, else 1."""
+    shape = next((tensor.shape for tensor in inputs if tensor.shape and len(tensor.shape) > 1), (1,))
+    return shape[0] if isinstance(shape[0], int) and shape[0] > 0 else 1
 
 
 def _rows(feeds: Feeds) -> int:

@@ -122,4 +122,5 @@ def _samples_only(output: Any, batch: Batch) -> npt.NDArray[Any]:
     array = output
     if not batch.batched and (not array.ndim or array.shape[0] != 1):
         return array[None]
-    return array[: batch.samples] if array.ndim and array.shape[0] == batch.rows else array
+    is_filled = batch.filled and array.ndim > 0 and array.shape[0] == batch.rows
+    return array[: batch.samples] if is_filled else array

@@ -120,7 +120,13 @@ def test_verdict_is_set(labelled):
     assert labelled[0].verdict.split(", ")[-1].startswith("accuracy")
 
 
-def test_calibration_data_serves_fidelity_and_no_metrics(tmp_path):
+@pytest.fixture
+def quick(monkeypatch):
+    """Leaves out the processes that measure memory: one test of them is enough."""
+    monkeypatch.setattr("compression.evaluation.evaluate.peak_memory_bytes", lambda *args, **options: None)
+
+
+def test_calibration_data_serves_fidelity_and_no_metrics(tmp_path, quick):
     original = linear(tmp_path / "a.onnx", WEIGHT, outputs=("logits", "top"))
     noisy = linear(tmp_path / "b.onnx", WEIGHT, noise=np.float32(0.5), outputs=("logits", "top"))
     found = measured(tmp_path, original, noisy, calibration=dataset(tmp_path, x=SAMPLES, labels=LABELS))
@@ -130,23 +136,30 @@ def test_calibration_data_serves_fidelity_and_no_metrics(tmp_path):
     assert any("calibration data" in note for note in found.notes)
 
 
-def test_without_data_inputs_are_synthesised_and_it_says_so(tmp_path):
+def test_without_data_inputs_are_synthesised_and_it_says_so(tmp_path, quick):
     original = linear(tmp_path / "a.onnx", WEIGHT)
     found = measured(tmp_path, original, original, metrics=("accuracy",))
-    assert found.data == "synthetic" and found.samples > 0
+    assert found.data == "synthetic" and found.samples == 16
     assert found.fidelity["logits"].exact
     assert any("declared shapes" in note and "no measure of its accuracy" in note for note in found.notes)
     assert any("no labels" in note for note in found.notes)
     assert "on synthetic inputs" in found.verdict
 
 
-def test_data_that_does_not_fit_is_passed_over_with_a_note(tmp_path):
+def test_synthetic_inputs_without_a_batch_axis_count_as_one_sample_each(tmp_path, quick):
+    model = nonzero(tmp_path / "a.onnx", -100.0)
+    found = measured(tmp_path, model, model)
+    assert found.samples == 16 and found.batch_size == 1 and found.fidelity["places"].exact
+    assert not any("batch" in note for note in found.notes)
+
+
+def test_data_that_does_not_fit_is_passed_over_with_a_note(tmp_path, quick):
     original = linear(tmp_path / "a.onnx", WEIGHT)
     found = measured(tmp_path, original, original, data=dataset(tmp_path, x=SAMPLES[:, :5]))
     assert found.data == "synthetic" and any("does not fit" in note for note in found.notes)
 
 
-def test_labels_that_fit_nothing_leave_fidelity(tmp_path):
+def test_labels_that_fit_nothing_leave_fidelity(tmp_path, quick):
     original = linear(tmp_path / "a.onnx", WEIGHT)
     data = dataset(tmp_path, x=SAMPLES, labels=np.full(300, 77))
     found = measured(tmp_path, original, original, data=data)
@@ -154,7 +167,7 @@ def test_labels_that_fit_nothing_leave_fidelity(tmp_path):
     assert any("Task metrics not measured" in note for note in found.notes)
 
 
-def test_max_samples_and_batch_size(tmp_path):
+def test_max_samples_and_batch_size(tmp_path, quick):
     original = linear(tmp_path / "a.onnx", WEIGHT)
     data = dataset(tmp_path, x=SAMPLES, labels=LABELS)
     found = measured(
@@ -164,7 +177,7 @@ def test_max_samples_and_batch_size(tmp_path):
     assert found.original.throughput_per_s == pytest.approx(8000 / found.original.latency_ms.p50_ms)
 
 
-def test_a_fixed_batch_axis_is_filled_and_the_filling_not_counted(tmp_path):
+def test_a_fixed_batch_axis_is_filled_and_the_filling_not_counted(tmp_path, quick):
     original = linear(tmp_path / "a.onnx", WEIGHT, batch=16)
     compressed = linear(tmp_path / "b.onnx", WEIGHT, batch=16, stored_int8=True)
     data = dataset(tmp_path, x=SAMPLES, labels=LABELS)
@@ -174,7 +187,7 @@ def test_a_fixed_batch_axis_is_filled_and_the_filling_not_counted(tmp_path):
     assert any("batch of 16" in note for note in found.notes)
 
 
-def test_outputs_whose_shape_depends_on_values_are_told_apart(tmp_path):
+def test_outputs_whose_shape_depends_on_values_are_told_apart(tmp_path, quick):
     data = dataset(tmp_path, x=SAMPLES[:, 0])
     found = measured(
         tmp_path, nonzero(tmp_path / "a.onnx", 0.0), nonzero(tmp_path / "b.onnx", 0.5), data=data
@@ -184,7 +197,7 @@ def test_outputs_whose_shape_depends_on_values_are_told_apart(tmp_path):
     assert "could not be compared" in found.verdict
 
 
-def test_sequences_are_not_compared(tmp_path):
+def test_sequences_are_not_compared(tmp_path, quick):
     text = """<ir_version: 8, opset_import: ["": 17]>
         agraph (float[N, 4] x) => (float[N, 4] y, seq(float) parts) {
             y = Abs(x)
@@ -197,14 +210,21 @@ def test_sequences_are_not_compared(tmp_path):
     assert found.incomparable == ("parts",) and found.fidelity["y"].exact
 
 
-def test_a_model_that_takes_one_sample_only_gets_one_at_a_time(tmp_path):
+def test_memory_that_cannot_be_measured_is_null_with_a_note(tmp_path, quick):
+    model = linear(tmp_path / "a.onnx", WEIGHT)
+    found = measured(tmp_path, model, model)
+    assert found.original.peak_memory_bytes is None
+    assert any("Peak memory" in note for note in found.notes)
+
+
+def test_a_model_that_takes_one_sample_only_gets_one_at_a_time(tmp_path, quick):
     model = only_one_row(tmp_path / "a.onnx")
     found = measured(tmp_path, model, model, data=dataset(tmp_path, x=SAMPLES[:20, :4]))
     assert found.samples == 20 and found.fidelity["y"].exact
     assert any("one sample at a time" in note for note in found.notes)
 
 
-def test_external_data_counts(tmp_path):
+def test_external_data_counts(tmp_path, quick):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
     original = linear(tmp_path / "one" / "m.onnx", np.tile(WEIGHT, (1, 200)), external_data="m.onnx.data")
