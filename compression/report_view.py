@@ -170,8 +170,12 @@ def _range(interval: Interval, unit: str) -> str:
 
 def _change_range(interval: Interval, unit: str) -> str:
     scale = 100 if unit == "share" else 1
-    low, high = (f"{scale * value:+.3g}".replace("-", "−") for value in (interval.low, interval.high))
+    low, high = (_signed(scale * value) for value in (interval.low, interval.high))
     return f"({low} to {high})"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3g}".replace("-", "−") if value else "0"
 
 
 def _output(name: str, fidelity: OutputFidelity) -> View:

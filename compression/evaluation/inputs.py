@@ -36,7 +36,7 @@ class Batch:
     batched: bool = True
     """False where the model takes one whole sample, without an axis that counts samples."""
     filled: bool = True
-    """Whether rows beyond `samples` are filling; the first axis of synthetic inputs may be no batch at all."""
+    """Whether rows beyond `samples` are filling; the first axis of synthetic inputs may be no batch."""
 
     @property
     def rows(self) -> int:
