@@ -34,25 +34,25 @@ def _default_domain(model: ir.Model) -> None:
 
 
 def _inline(model: ir.Model) -> list[str]:
-    """Inlines functions that hold weights, since functions cannot have initializers."""
-    heavy = [name for name, function in model.functions.items() if _holds_weights(function.graph)]
-    if not heavy:
+    """Inlines model-local functions, so that layers inside them are seen and can be changed one by one.
+
+    Functions of another operator set than the model's stay.
+    """
+    model.meta["functions"] = count = len(model.functions)
+    if not count or any(_differs(function, model) for function in model.functions.values()):
         return []
     try:
         common.InlinePass()(model)
     except (ir.passes.PassError, ir.passes.PreconditionError, ValueError) as error:
         raise InvalidModel(f"a function cannot be inlined: {error}") from error
-    return [f"{len(heavy)} functions that hold weights were inlined"]
+    return [f"{count} functions were inlined"]
 
 
-def _holds_weights(graph: ir.Graph) -> bool:
-    for inner in (graph, *graph.subgraphs()):
-        for node in inner:
-            if node.op_type == "Constant":
-                tensor = ir.convenience.get_const_tensor(node.outputs[0])
-                if tensor is not None and is_weight_like(tensor):
-                    return True
-    return False
+def _differs(function: ir.Function, model: ir.Model) -> bool:
+    return any(
+        model.opset_imports.get(domain, version) != version
+        for domain, version in function.opset_imports.items()
+    )
 
 
 def is_weight_like(tensor: ir.TensorProtocol) -> bool:

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+DEFAULT_DOMAINS = frozenset({"", "ai.onnx"})
+
 WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
     "Conv": (1, 2),
     "ConvTranspose": (1, 2),

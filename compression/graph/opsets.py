@@ -1,33 +1,74 @@
-"""Raises a model's operator set."""
+"""Raises a model's operator set, node by node and in place: bodies too, names kept, no tensor read."""
 
-import onnx
-import onnx.version_converter
+from collections.abc import Callable
+
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from compression.errors import NotApplicable
-from compression.graph.naming import all_graphs
-from compression.graph.shapes import outline
+from compression.graph.adapters import MAX_VERSION, Adapter
+from compression.graph.naming import all_graphs, taken_names
+from compression.graph.operators import DEFAULT_DOMAINS
+from compression.graph.shapes import infer_shapes
 
 
 def upgrade_opset(model: ir.Model, at_least: int) -> ir.Model:
-    """The model at opset `at_least`, or as it is where it is there already.
+    """Brings a model to opset `at_least`; one that is there already stays as it is.
+
+    The model is changed in place and returned. After an error it must not be used any more.
 
     Raises:
-        NotApplicable: an operator cannot be converted; the message names it.
+        NotApplicable: an operator cannot say in that version what it meant; the message names it.
     """
-    if model.opset_imports.get("", at_least) >= at_least:
+    version = model.opset_imports.get("", at_least)
+    if version >= at_least:
         return model
-    proto = outline(model)
+    if at_least > MAX_VERSION:
+        raise NotApplicable(
+            f"opset {at_least} is newer than {MAX_VERSION}, up to which operators are converted"
+        )
+    if model.functions:
+        raise NotApplicable(
+            "the model has functions of another operator set, which are not converted",
+            hint="export the model again without functions",
+        )
+    was_valid = _problem(model) is None
+    infer_shapes(model)
+    adapter = Adapter(_namer(model))
+    for target in range(version + 1, at_least + 1):
+        for graph in list(all_graphs(model)):
+            for node in list(graph):
+                if node.domain in DEFAULT_DOMAINS:
+                    adapter.adapt(node, target)
+    model.opset_imports[""] = at_least
+    problem = _problem(model) if was_valid else None
+    if problem is not None:
+        raise NotApplicable(f"the model cannot be brought to opset {at_least}: {problem}")
+    return model
+
+
+def _namer(model: ir.Model) -> Callable[[str], str]:
+    """Makes names that nothing bears, also not one made before."""
+    taken = taken_names(model)
+
+    def fresh(base: str) -> str:
+        name, count = base, 0
+        while name in taken:
+            count += 1
+            name = f"{base}_{count}"
+        taken.add(name)
+        return name
+
+    return fresh
+
+
+def _problem(model: ir.Model) -> str | None:
+    """What onnx's own checker says against the model; None where it has nothing to say."""
     try:
-        converted = ir.serde.deserialize_model(onnx.version_converter.convert_version(proto, at_least))
-    except Exception as error:
-        raise NotApplicable(f"the model cannot be brought to opset {at_least}: {error}") from error
-    tensors = {
-        value.name: value.const_value for graph in all_graphs(model) for value in graph.initializers.values()
-    }
-    for graph in all_graphs(converted):
-        for value in graph.initializers.values():
-            if value.name in tensors:
-                value.const_value = tensors[value.name]
-    converted.meta.update(model.meta)
-    return converted
+        common.CheckerPass(full_check=False)(model)
+    except (ir.passes.PassError, ValueError, RuntimeError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        return str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+    return None

@@ -56,23 +56,31 @@ def _check_opset(opset: int) -> None:
 
 def _check_functions(model: onnx.ModelProto) -> None:
     calls = {
-        (function.domain, function.name): {
+        (function.domain, function.name): [
             (node.domain, node.op_type) for graph in walking.graphs_of(function) for node in graph.node
-        }
+        ]
         for function in model.functions
     }
-    depth: dict[tuple[str, str], int] = {}
+    nodes: dict[tuple[str, str], int] = {}
 
-    def measure(key: tuple[str, str], above: int) -> int:
+    def expanded(key: tuple[str, str], above: int) -> int:
+        """How many nodes a call stands for."""
         if above > MAX_NESTING:
             raise InvalidModel("functions call each other too deep, or without end", where=key[1])
-        if key not in depth:
-            inner = [measure(other, above + 1) for other in calls[key] if other in calls]
-            depth[key] = 1 + max(inner, default=0)
-        return depth[key]
+        if key not in nodes:
+            nodes[key] = sum(expanded(other, above + 1) if other in calls else 1 for other in calls[key])
+        return nodes[key]
 
+    total = sum(
+        expanded((node.domain, node.op_type), 0)
+        for graph in walking.graphs_of(model.graph)
+        for node in graph.node
+        if (node.domain, node.op_type) in calls
+    )
+    if total > MAX_NODES:
+        raise InvalidModel(f"functions stand for {total} nodes, more than the {MAX_NODES} that are taken")
     for key in calls:
-        measure(key, 0)
+        expanded(key, 0)
 
 
 def _check_operators(model: onnx.ModelProto, opset: int) -> None:

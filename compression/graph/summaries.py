@@ -56,7 +56,7 @@ def summarise(model: ir.Model, *, size_bytes: int) -> ModelSummary:
         operators=dict(sorted(Counter(node.op_type for node in nodes).items())),
         layers=tuple(_layer_summary(layer, weights, macs) for layer in found),
         subgraphs=graphs - 1 - len(model.functions),
-        functions=len(model.functions),
+        functions=model.meta.get("functions", len(model.functions)),
         quantized=any(is_quantized_operator(node) for node in nodes),
         external_data=bool(external_files(model)),
         warnings=tuple(model.meta.get("warnings", ())),

@@ -1,7 +1,7 @@
 """Makes up plausible inputs from what a model declares, for models that come without data."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -120,21 +120,22 @@ def _array(
 ) -> np.ndarray:
     from compression.data.dtypes import as_dtype
 
-    name = tensor.name.lower()
-    if tensor.dtype == "bool":
-        return np.ones(shape, bool)
-    if not tensor.dtype.startswith(("int", "uint")):
-        return random.normal(size=shape).astype(as_dtype(tensor.dtype))
     dtype = as_dtype(tensor.dtype)
+    if tensor.dtype.startswith(("int", "uint")):
+        fixed = _meaning(tensor.name.lower(), longest)
+        if fixed is not None:
+            return np.full(shape, fixed, dtype)
+        return random.integers(0, 256 if tensor.dtype == "uint8" else plan[2], shape).astype(dtype)
+    return np.ones(shape, bool) if tensor.dtype == "bool" else random.normal(size=shape).astype(dtype)
+
+
+def _meaning(name: str, longest: int) -> int | None:
+    """What integers of a telling name should be."""
     if name in SAMPLE_RATES:
-        return np.full(shape, 16000, dtype)
+        return 16000
     if "mask" in name:
-        return np.ones(shape, dtype)
-    if "length" in name or name.endswith(("_len", "lens", "size")):
-        return np.full(shape, longest, dtype)
-    if tensor.dtype == "uint8":
-        return random.integers(0, 256, shape).astype(dtype)
-    return random.integers(0, plan[2], shape).astype(dtype)
+        return 1
+    return longest if "length" in name or name.endswith(("_len", "lens", "size")) else None
 
 
 def _batch_axis(shape: Sequence[Dim]) -> int:
