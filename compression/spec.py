@@ -65,6 +65,14 @@ class CompressionSpec(Value):
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="makes random choices repeatable")
 
+    made_with: dict[str, Any] | None = Field(
+        None,
+        max_length=20,
+        exclude=True,
+        description="what a recipe.json notes about its run; taken so that a recipe can be posted "
+        "as it is, and not read",
+    )
+
     def step_document(self, index: int) -> dict[str, Any]:
         """The step as plain JSON, defaults included: what recipe.json and the step cache key hold."""
         return self.steps[index].model_dump(mode="json")
