@@ -15,7 +15,8 @@ def _discover() -> Mapping[str, type[Method]]:
     for info in pkgutil.iter_modules(methods.__path__):
         module = importlib.import_module(f"{methods.__name__}.{info.name}")
         for _, item in inspect.getmembers(module, inspect.isclass):
-            if item.__module__ == module.__name__ and issubclass(item, Method) and not inspect.isabstract(item):
+            own = item.__module__ == module.__name__
+            if own and issubclass(item, Method) and not inspect.isabstract(item):
                 found[item.model_fields["method"].get_default()] = item
     return MappingProxyType(dict(sorted(found.items())))
 
