@@ -1,7 +1,7 @@
 """Names: one per node and per stored tensor, unique over the whole model and the same at every loading."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import onnx_ir as ir
 
@@ -9,6 +9,18 @@ import onnx_ir as ir
 def fresh_name(model: ir.Model, base: str) -> str:
     """A value or node name that nothing in the model bears yet: `base`, or `base_1`, `base_2`, ..."""
     return _free(base, taken_names(model))
+
+
+def namer(model: ir.Model) -> Callable[[str], str]:
+    """`fresh_name` for many names: makes ones that nothing bears, also none it made before."""
+    taken = taken_names(model)
+
+    def fresh(base: str) -> str:
+        name = _free(base, taken)
+        taken.add(name)
+        return name
+
+    return fresh
 
 
 def taken_names(model: ir.Model) -> set[str]:

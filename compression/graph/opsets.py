@@ -1,13 +1,11 @@
 """Raises a model's operator set, node by node and in place: bodies too, names kept, no tensor read."""
 
-from collections.abc import Callable
-
 import onnx_ir as ir
 from onnx_ir.passes import common
 
 from compression.errors import NotApplicable
 from compression.graph.adapters import MAX_VERSION, Adapter
-from compression.graph.naming import all_graphs, taken_names
+from compression.graph.naming import all_graphs, namer
 from compression.graph.operators import DEFAULT_DOMAINS
 from compression.graph.shapes import infer_shapes
 
@@ -34,7 +32,7 @@ def upgrade_opset(model: ir.Model, at_least: int) -> ir.Model:
         )
     was_valid = _problem(model) is None
     infer_shapes(model)
-    adapter = Adapter(_namer(model))
+    adapter = Adapter(namer(model))
     for target in range(version + 1, at_least + 1):
         for graph in list(all_graphs(model)):
             for node in list(graph):
@@ -45,21 +43,6 @@ def upgrade_opset(model: ir.Model, at_least: int) -> ir.Model:
     if problem is not None:
         raise NotApplicable(f"the model cannot be brought to opset {at_least}: {problem}")
     return model
-
-
-def _namer(model: ir.Model) -> Callable[[str], str]:
-    """Makes names that nothing bears, also not one made before."""
-    taken = taken_names(model)
-
-    def fresh(base: str) -> str:
-        name, count = base, 0
-        while name in taken:
-            count += 1
-            name = f"{base}_{count}"
-        taken.add(name)
-        return name
-
-    return fresh
 
 
 def _problem(model: ir.Model) -> str | None:

@@ -9,7 +9,9 @@ from typing import BinaryIO
 import onnx
 import onnx_ir as ir
 
+from compression.graph import walking
 from compression.graph.limits import SINGLE_FILE_BYTES, SMALL_TENSOR_BYTES
+from compression.graph.shapes import INFERRED
 
 GRAPH_FIELD, INITIALIZER_FIELD, RAW_DATA_FIELD = 7, 5, 9
 """Of ModelProto, GraphProto and TensorProto in onnx.proto."""
@@ -51,6 +53,7 @@ def _write_single(model: ir.Model, file: BinaryIO) -> None:
     streamed = [(value, tensor) for value, tensor in _large(model) if value.graph is model.graph]
     with _inlined(model), _detached(model, [value for value, _ in streamed]):
         proto = ir.serde.serialize_model(model)
+    _drop_inferred(model, proto)
     graph = proto.graph.SerializeToString(deterministic=True)
     proto.ClearField("graph")
     heads = [_head(value, tensor) for value, tensor in streamed]
@@ -65,6 +68,22 @@ def _write_single(model: ir.Model, file: BinaryIO) -> None:
         file.write(_field(INITIALIZER_FIELD, len(head) + tensor.nbytes))
         file.write(head)
         _write_data(tensor, file)
+
+
+def _drop_inferred(model: ir.Model, proto: onnx.ModelProto) -> None:
+    """Takes out types and shapes that only this service has worked out: they would make the file larger."""
+    names = {
+        value.name
+        for graph in model.graphs()
+        for node in graph
+        for value in node.outputs
+        if value.meta.get(INFERRED)
+    }
+    for graph in walking.graphs_of(proto.graph):
+        if isinstance(graph, onnx.GraphProto):
+            kept = [item for item in graph.value_info if item.name not in names]
+            del graph.value_info[:]
+            graph.value_info.extend(kept)
 
 
 def _head(value: ir.Value, tensor: ir.TensorProtocol) -> bytes:

@@ -10,6 +10,9 @@ import onnx_ir as ir
 from compression.graph.limits import SMALL_TENSOR_BYTES
 from compression.graph.naming import all_graphs
 
+INFERRED = "inferred"
+"""Marks, in a value's meta, a type and shape that were not in the file: they are not written either."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -23,6 +26,18 @@ def infer_shapes(model: ir.Model) -> ir.Model:
     if inferred is not None:
         _merge(model, ir.serde.deserialize_model(inferred))
     return model
+
+
+def infer_fresh_shapes(model: ir.Model) -> None:
+    """The same from the inputs on, trusting nothing that the file says of values in between."""
+    for graph in all_graphs(model):
+        declared = {*graph.outputs, *graph.inputs}
+        for node in graph:
+            for value in node.outputs:
+                if value not in declared and value.shape is not None:
+                    value.meta.setdefault(INFERRED, False)
+                    value.shape = None
+    infer_shapes(model)
 
 
 def inferred_proto(model: ir.Model, *, batch: int | None = None) -> onnx.ModelProto | None:
@@ -101,7 +116,6 @@ def _merge(model: ir.Model, inferred: ir.Model) -> None:
                 found = shapes.get(value.name)
                 if found is None or value in declared:
                     continue
-                if found.type is not None:
-                    value.type = found.type
-                if found.shape is not None:
-                    value.shape = found.shape
+                value.meta[INFERRED] = value.meta.get(INFERRED, value.type is None or value.shape is None)
+                value.type = found.type or value.type
+                value.shape = found.shape if found.shape is not None else value.shape
