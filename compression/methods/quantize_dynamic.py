@@ -25,8 +25,8 @@ class QuantizeDynamic(Method):
         "Compute matrix products in 8-bit integers with ranges taken at run time, where it pays"
     )
     source: ClassVar[str] = (
-        "ONNX DynamicQuantizeLinear and MatMulInteger; DynamicQuantizeLSTM of onnxruntime; affine quantization "
-        "after Jacob et al. 2018 (arXiv:1712.05877)"
+        "ONNX DynamicQuantizeLinear and MatMulInteger; DynamicQuantizeLSTM of onnxruntime; affine "
+        "quantization after Jacob et al. 2018 (arXiv:1712.05877)"
     )
     uses: ClassVar[frozenset[Role]] = frozenset({Role.CALIBRATION})
     changes: ClassVar[tuple[Change, ...]] = ("values", "dtypes", "structure")

@@ -25,7 +25,8 @@ class QuantizeStatic(Method):
     title: ClassVar[str] = "Compute in 8-bit integers with calibrated ranges, where it pays"
     source: ClassVar[str] = (
         "Jacob et al. 2018, Quantization and training of neural networks for efficient "
-        "integer-arithmetic-only inference (arXiv:1712.05877), equations 1-4; QDQ format of ONNX QuantizeLinear / DequantizeLinear"
+        "integer-arithmetic-only inference (arXiv:1712.05877), equations 1-4; QDQ format "
+        "of ONNX QuantizeLinear / DequantizeLinear"
     )
     needs: ClassVar[frozenset[Role]] = frozenset({Role.CALIBRATION})
     changes: ClassVar[tuple[Change, ...]] = ("values", "dtypes", "structure")
@@ -39,8 +40,8 @@ class QuantizeStatic(Method):
         99.99,
         gt=50,
         le=100,
-        description="share of values (percent) inside the range, for `ranges: percentile`; half of the rest is "
-        "cut off at either end",
+        description="share of values (percent) inside the range, for `ranges: percentile`; half of the "
+        "rest is cut off at either end",
     )
     max_samples: int = Field(
         128, ge=1, le=100_000, description="calibration samples to learn ranges from, at most"

@@ -24,7 +24,8 @@ class QuantizeWeights(Method):
     title: ClassVar[str] = "Store weights as int8 per channel, compute in floats"
     source: ClassVar[str] = (
         "Krishnamoorthi 2018, Quantizing deep convolutional networks for efficient inference "
-        "(arXiv:1806.08342), section 3.1: symmetric per-channel weights, scale = max|w| / 127, q = round_half_to_even(w / scale)"
+        "(arXiv:1806.08342), section 3.1: symmetric per-channel weights, scale = max|w| / 127, "
+        "q = round_half_to_even(w / scale)"
     )
     uses: ClassVar[frozenset[Role]] = frozenset({Role.CALIBRATION})
     changes: ClassVar[tuple[Change, ...]] = ("values", "dtypes")
@@ -44,8 +45,8 @@ class QuantizeWeights(Method):
         ge=0,
         le=120,
         description=(
-            "where the model's outputs come out less true than this (dB), the layers that spoil them are found "
-            "by trial and stored as int16 instead; 0 leaves all at int8"
+            "where the model's outputs come out less true than this (dB), the layers that spoil them are "
+            "found by trial and stored as int16 instead; 0 leaves all at int8"
         ),
     )
 

@@ -10,9 +10,11 @@ from compression.errors import CompressionError
 from compression.graph import Layer, clean, infer_shapes
 from compression.graph import layers as layers_of
 from compression.method import LayerOutcome, StepContext, StepOutcome
+from compression.quantization.calibration import calibrate
 from compression.quantization.check import OutputCheck, figures, output_check
-from compression.quantization.halves import Converted, compute_in_halves, store_halves
+from compression.quantization.halves import LARGEST, Converted, compute_in_halves, store_halves
 from compression.quantization.latency import Speed, paired_speeds
+from compression.quantization.observers import MinMax
 from compression.quantization.probe import Probe, fidelity
 from compression.quantization.storage import Names
 
@@ -58,9 +60,9 @@ def _arithmetic(model: ir.Model, chosen: Sequence[Layer], check: OutputCheck) ->
     names = frozenset(layer.name for layer in chosen)
     copy = infer_shapes(clean(model.clone()))
     keep = frozenset(layer.name for layer in layers_of(copy)) - names
-    converted = compute_in_halves(copy, keep)
+    converted = compute_in_halves(copy, keep, _large(copy, check.probe, check.context))
     everyone = layers_of(copy)
-    rest = [layer for layer in everyone if layer.name in names and layer.name in converted.kept]
+    rest = [layer for layer in everyone if layer.name in names - converted.nodes]
     stored = store_halves(rest, everyone, Names(copy), check.context.report) if rest else ()
     try:
         found = fidelity(check.probe, copy, check.context)
@@ -71,7 +73,7 @@ def _arithmetic(model: ir.Model, chosen: Sequence[Layer], check: OutputCheck) ->
     speed = _speed(model, copy, check.probe, check.context)
     details = {
         "compute": "float16",
-        "nodes_in_float16": converted.nodes,
+        "nodes_in_float16": converted.count,
         "outputs": figures(found),
         "speedup": round(speed.speedup, 3),
     }
@@ -82,6 +84,24 @@ def _arithmetic(model: ir.Model, chosen: Sequence[Layer], check: OutputCheck) ->
         notes=(slower,) if speed.speedup < 1 else (),
         details=details,
     )
+
+
+def _large(model: ir.Model, probe: Probe, context: StepContext) -> dict[str, str]:
+    """Tensors that go beyond half of float16's range, or hold no finite number, on the probe's inputs.
+
+    Measured on the float32 model: a CPU computes float16 operators in float32, where nothing would overflow.
+    """
+    tensors = [
+        value
+        for node in model.graph
+        for value in node.outputs
+        if value.dtype == ir.DataType.FLOAT and value.name
+    ]
+    tensors += [value for value in model.graph.inputs if value.dtype == ir.DataType.FLOAT]
+    seen = calibrate(model, tensors, probe.feeds, MinMax, context, expected=len(probe.feeds))
+    peaks = {name: max(-bounds.low, bounds.high) for name, bounds in seen.ranges.items()}
+    large = {name: f"{name} reaches {peak:.4g}" for name, peak in peaks.items() if peak > LARGEST / 2}
+    return {**large, **seen.refused}
 
 
 def _speed(model: ir.Model, copy: ir.Model, probe: Probe, context: StepContext) -> Speed:
@@ -100,7 +120,9 @@ def _outcomes(
         outcome = by_name.get(layer.name) or LayerOutcome(
             layer=layer.name, changed=True, note="computes in float16"
         )
-        reason = converted.kept.get(layer.name)
+        reason = None
+        if layer.name not in converted.nodes:
+            reason = converted.kept.get(layer.name, "it stands in a subgraph or function, or was folded away")
         note = f"computes in float32, since {reason}; {outcome.note}" if reason else outcome.note
         outcomes.append(outcome.model_copy(update={"note": note}))
     return tuple(outcomes)

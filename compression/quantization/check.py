@@ -15,7 +15,7 @@ from compression.quantization.storage import Chain
 
 _MAX_BYTES = 1_500_000_000
 """Above this the model is not run inside the step: the probe would hold it in memory twice."""
-_SECONDS = 10.0
+_SECONDS = 15.0
 """For finding the layers that spoil the output, by one trial per layer."""
 _WIDE = 16
 _NARROW = 8
@@ -81,16 +81,22 @@ class OutputCheck:
         return fidelity(self.probe, model, self.context)
 
     def _blame(self, model: ir.Model, chains: Chains, before: Fidelity) -> list["Blame"]:
-        """Each layer stored as int16 alone: what that takes off the outputs' noise, the best bargain
-        first."""
+        """Each layer stored as int16 alone: what that takes off the outputs' noise, the best bargain first.
+
+        Small layers are tried first; those that time does not suffice for count as harmless.
+        """
+        costs = {
+            name: sum(chain.source.size for chain in own)
+            for name, own in chains.items()
+            if all(chain.can_widen for chain in own)
+        }
         start, tried = time.monotonic(), []
-        for name in sorted(chains, key=lambda name: -sum(chain.source.nbytes for chain in chains[name])):
-            if not all(chain.can_widen for chain in chains[name]):
-                continue
-            _set_bits(chains[name], _WIDE)
-            after = self._measure(model).sqnr_db
-            _set_bits(chains[name], _NARROW)
-            elements = sum(chain.source.size for chain in chains[name])
+        for name in sorted(costs, key=lambda name: costs[name]):
+            elements, after = costs[name], before.sqnr_db
+            if time.monotonic() - start < _SECONDS:
+                _set_bits(chains[name], _WIDE)
+                after = self._measure(model).sqnr_db
+                _set_bits(chains[name], _NARROW)
             tried.append(
                 Blame(
                     layer=name,
@@ -99,8 +105,6 @@ class OutputCheck:
                     cost=elements,
                 )
             )
-            if time.monotonic() - start > _SECONDS:
-                break
         return sorted(tried, key=lambda item: -item.gain / item.cost)
 
     def _mend(

@@ -26,8 +26,8 @@ def refuse_small(method: str, floats: Sequence[LayerSummary], able: Sequence[Lay
     """
     if floats and not able:
         raise NotApplicable(
-            f"{method} would make nothing smaller: the {len(floats)} layers with float weights hold only biases or "
-            "tensors too small to gain from another type",
+            f"{method} would make nothing smaller: the {len(floats)} layers with float weights hold only "
+            "biases or tensors too small to gain from another type",
             where=floats[0].name,
         )
 

@@ -1,6 +1,6 @@
 """float16: as a storage type that the runtime widens at load, and as the type that the model computes in."""
 
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,13 +118,14 @@ def _outcome(layer: Layer, results: Sequence[tuple[str | None, float]]) -> Layer
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """What computing in float16 took: nodes that changed, and why weighted layers did not."""
+    """What computing in float16 took: nodes that changed, and why others did not, by name."""
 
-    nodes: int
+    nodes: frozenset[str]
+    count: int
     kept: dict[str, str]
 
 
-def compute_in_halves(model: ir.Model, keep: Set[str]) -> Converted:
+def compute_in_halves(model: ir.Model, keep: Set[str], large: Mapping[str, str]) -> Converted:
     """Let the main graph's nodes compute in float16 where their operator allows it; inputs and outputs stay.
 
     Every float32 value gets a float16 twin where a converted node needs one, and the other way round, so that
@@ -133,15 +134,17 @@ def compute_in_halves(model: ir.Model, keep: Set[str]) -> Converted:
     Args:
         model: changed in place; its values need known types.
         keep: layers, by name, that stay in float32.
+        large: tensors, by name, that go beyond float16, each with a phrase that says so.
     """
-    return _Converter(model, keep).run()
+    return _Converter(model, keep, large).run()
 
 
 class _Converter:
-    def __init__(self, model: ir.Model, keep: Set[str]) -> None:
+    def __init__(self, model: ir.Model, keep: Set[str], large: Mapping[str, str]) -> None:
         self.graph = model.graph
         self.opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
         self.keep = keep
+        self.large = large
         self.names = Names(model)
         self.half: dict[ir.Value, ir.Value] = {}
         self.kept: dict[str, str] = {}
@@ -156,7 +159,7 @@ class _Converter:
                 if output.dtype == ir.DataType.FLOAT and output.name:
                     self._widen(output, node)
         self._tidy()
-        return Converted(nodes=len(nodes), kept=self.kept)
+        return Converted(nodes=frozenset(node.name or "" for node in nodes), count=len(nodes), kept=self.kept)
 
     def _convertible(self, node: ir.Node) -> bool:
         reason = self._refusal(node)
@@ -173,7 +176,9 @@ class _Converter:
             attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()
         ):
             return f"{node.op_type} is kept in float32"
-        return self._type_refusal(node) or next(filter(None, map(self._overflows, node.inputs)), None)
+        return self._type_refusal(node) or next(
+            filter(None, map(self._overflows, (*node.inputs, *node.outputs))), None
+        )
 
     def _type_refusal(self, node: ir.Node) -> str | None:
         values = [value for value in (*node.inputs, *node.outputs) if value is not None and value.name]
@@ -186,8 +191,10 @@ class _Converter:
         return None
 
     def _overflows(self, value: ir.Value | None) -> str | None:
-        if value is None or value.const_value is None or value.dtype != ir.DataType.FLOAT:
+        if value is None or value.dtype != ir.DataType.FLOAT:
             return None
+        if value.const_value is None:
+            return self.large.get(value.name or "")
         reason = overflow(as_numpy(value.const_value))
         return f"{value.name}: {reason}" if reason else None
 

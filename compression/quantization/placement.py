@@ -2,7 +2,7 @@
 
 Candidates are regions of growing reach. Each is built, checked on held-out inputs (a candidate that strays
 loses the layers to blame, found by trial), and timed against the original in alternation. The fastest that
-stays accurate and is not slower than the original wins; where there is none, nothing is quantized.
+stays accurate and is faster than the original, beyond noise, wins; where there is none, nothing is quantized.
 """
 
 import time
@@ -62,7 +62,7 @@ class Candidate:
             "left_out_for_accuracy": list(self.dropped),
             "outputs": figures(self.fidelity),
             "speedup": None if speed is None else round(speed.speedup, 3),
-            "speedup_middle_half": None if speed is None else [round(speed.low, 3), round(speed.high, 3)],
+            "speedup_interval": None if speed is None else [round(speed.low, 3), round(speed.high, 3)],
             "latency_ms": None if speed is None else round(speed.latency_ms, 3),
         }
 
@@ -117,7 +117,7 @@ class Placement:
             mended = candidate if self._accurate(candidate) else self._mend(candidate)
             (accurate if self._accurate(mended) else strayed).append(mended)
         timed = self._timed(accurate)
-        fast = [item for item in timed if item.speed is not None and item.speed.speedup >= 1.0]
+        fast = [item for item in timed if item.speed is not None and item.speed.low > 1.0]
         chosen = max(fast, key=lambda item: item.speed.speedup if item.speed else 0.0, default=None)
         return Decision(chosen=chosen, tried=(*timed, *strayed), problems=tuple(self.problems))
 

@@ -39,6 +39,11 @@ class Region:
     """Tensors that quantized nodes read, with those readers."""
 
     @property
+    def touched(self) -> tuple[ir.Value, ...]:
+        """Every tensor between Q and DQ, moved ones included."""
+        return tuple(dict.fromkeys((*self.made, *self.read)))
+
+    @property
     def tensors(self) -> tuple[ir.Value, ...]:
         """Every tensor that needs parameters of its own."""
         own = [value for value, source in self.made.items() if value is source]

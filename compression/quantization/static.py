@@ -23,7 +23,7 @@ from compression.quantization.telling import decided, fall_back
 if TYPE_CHECKING:
     from compression.data import Dataset
 
-_HELD_OUT = 4
+_HELD_OUT = 8
 _BATCH = 4
 
 
@@ -135,7 +135,7 @@ def _calibrate(
     feeds = data.feeds(interface(prepared)[0], _BATCH, limit=count)
     return calibrate(
         prepared,
-        region.tensors,
+        region.touched,
         feeds,
         lambda: observer(options.ranges, options.percentile),
         context,

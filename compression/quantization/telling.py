@@ -91,8 +91,8 @@ def _no_winner(decision: Decision) -> str:
         return f"integers spoil the outputs: {reached}"
     best = max(timed, key=lambda item: item.speed.speedup if item.speed else 0.0)
     speedup = best.speed.speedup if best.speed else 0.0
-    ran = f"the fastest of {len(timed)} candidates ran at {speedup:.2f}x the original's speed"
-    return f"integers do not pay on this device: {ran}"
+    ran = f"the fastest of {len(timed)} candidates ran at {speedup:.2f}x the original's "
+    return f"integers do not pay on this device: {ran}speed, which is not faster beyond noise"
 
 
 def _first(problems: Sequence[str]) -> str:

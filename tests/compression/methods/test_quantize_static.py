@@ -1,0 +1,140 @@
+"""quantize_static: integers where they pay, stored weights elsewhere, never an unfaithful model."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from compression.errors import DataMissing, NotApplicable
+from compression.graph import layers
+from compression.methods.quantize_static import QuantizeStatic
+from compression.quantization.affine import sqnr_db
+from tests.compression.quantization import graphs
+
+
+def run(model, folder, **parameters):
+    step = QuantizeStatic.model_validate({"method": "quantize_static", "max_seconds": 4, **parameters})
+    outcome = step.apply(graphs.opened(model, folder), graphs.context(folder, model))
+    return outcome, graphs.written(outcome.model, folder)
+
+
+def kinds(path):
+    return [node.op_type for node in onnx.load(path).graph.node]
+
+
+def fidelity(model, folder, path):
+    given = graphs.feeds(model, 2, seed=3)
+    before, after = graphs.answers(folder / "original.onnx", given), graphs.answers(path, given)
+    assert [item.dtype for item in before] == [item.dtype for item in after]
+    return min(sqnr_db(left, right) for left, right in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("activations", ["uint8", "int8"])
+@pytest.mark.parametrize("ranges", ["minmax", "percentile"])
+def test_everything_in_integers_is_faithful(activations, ranges, tmp_path):
+    model = graphs.residual()
+    outcome, path = run(
+        model, tmp_path, placement="all", activations=activations, ranges=ranges, percentile=99.999
+    )
+    assert [layer.note for layer in outcome.layers] == ["computes in int8"] * 4
+    assert kinds(path).count("DequantizeLinear") > 8
+    # 8-bit activations over five layers: 30 dB is what a range 6 sigma wide leaves of 50 dB per tensor.
+    assert fidelity(model, tmp_path, path) > 26
+
+
+@pytest.mark.parametrize("name", graphs.ALL)
+def test_auto_loads_and_is_faithful_or_refuses(name, tmp_path):
+    model = graphs.ALL[name]()
+    outcome, path = run(model, tmp_path)
+    assert path.stat().st_size < (tmp_path / "original.onnx").stat().st_size
+    assert fidelity(model, tmp_path, path) > 18
+    assert outcome.notes
+    json.dumps(outcome.details, allow_nan=False)
+
+
+def test_a_relu_belongs_to_its_convolution(tmp_path):
+    _, path = run(graphs.residual(), tmp_path, placement="all", activations="uint8")
+    graph = onnx.load(path).graph
+    made_by = {output: node for node in graph.node for output in node.output}
+    relu = next(
+        node for node in graph.node if node.op_type == "Relu" and made_by[node.input[0]].op_type == "Conv"
+    )
+    readers = [node.op_type for node in graph.node if relu.output[0] in node.input]
+    assert readers == ["QuantizeLinear"]
+    zero = next(node for node in graph.node if relu.output[0] in node.input).input[2]
+    value = next(numpy_helper.to_array(item) for item in graph.initializer if item.name == zero)
+    assert int(value) == 0
+
+
+def test_bias_is_int32_in_steps_of_input_times_weight(tmp_path):
+    model = graphs.convolutions()
+    _, path = run(model, tmp_path, placement="all")
+    graph = onnx.load(path).graph
+    stored = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+    restore = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+    conv = next(node for node in graph.node if node.op_type == "Conv")
+    x, w, b = (restore[name] for name in conv.input)
+    np.testing.assert_allclose(stored[b.input[1]], stored[x.input[1]] * stored[w.input[1]], rtol=1e-6)
+    expected = numpy_helper.to_array(model.graph.initializer[1])
+    assert stored[b.input[0]].dtype == np.int32
+    steps = stored[b.input[1]]
+    np.testing.assert_array_less(np.abs(stored[b.input[0]] * steps - expected), steps * 0.51)
+
+
+def test_a_tiny_channel_with_a_large_bias_does_not_overflow(tmp_path):
+    model = graphs.convolutions()
+    values = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    values[0] *= 1e-12
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(values, "w"))
+    _, path = run(model, tmp_path, placement="all")
+    assert fidelity(model, tmp_path, path) > 26
+
+
+def test_an_intermediate_output_keeps_its_name_and_values(tmp_path):
+    model = graphs.residual()
+    model.graph.output.append(helper.make_tensor_value_info("r1", TensorProto.FLOAT, ["n", 32, 16, 16]))
+    _, path = run(model, tmp_path, placement="all")
+    assert [item.name for item in onnx.load(path).graph.output] == ["y", "r1"]
+    assert fidelity(model, tmp_path, path) > 26
+
+
+def test_nan_in_activations_leaves_the_layer_in_floats(tmp_path):
+    model = graphs.plain()
+    model.graph.node.insert(0, helper.make_node("Log", ["x"], ["logs"]))
+    model.graph.node[1].input[0] = "logs"
+    outcome, path = run(model, tmp_path)
+    assert "logs" in json.dumps(outcome.details["tensors_refused"])
+    assert "DequantizeLinear" not in kinds(path)
+
+
+def test_an_accuracy_that_cannot_be_met_falls_back(tmp_path):
+    outcome, path = run(graphs.residual(), tmp_path, min_output_sqnr_db=80)
+    assert outcome.details["fallback"] == "weight-only"
+    assert "spoil" in outcome.notes[0]
+    assert "QuantizeLinear" not in kinds(path)
+
+
+def test_layers_left_out_stay_in_floats_and_untouched(tmp_path):
+    outcome, path = run(graphs.residual(), tmp_path, placement="all", layers={"include": ["c2"]})
+    assert [layer.layer for layer in outcome.layers] == ["c2"]
+    by_name = {layer.name: layer for layer in layers(outcome.model)}
+    assert by_name["fc"].weights[0].dtype.name == "FLOAT"
+    assert by_name["c2"].weights[0].dtype.name == "INT8"
+
+
+def test_no_data_is_refused(tmp_path):
+    model = graphs.plain()
+    with pytest.raises(DataMissing):
+        QuantizeStatic().apply(graphs.opened(model, tmp_path), graphs.context(tmp_path))
+
+
+def test_nan_in_a_weight_is_refused_naming_it(tmp_path):
+    model = graphs.convolutions()
+    values = numpy_helper.to_array(model.graph.initializer[0]).copy()
+    values[0, 0, 0, 0] = np.nan
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(values, "w"))
+    with pytest.raises(NotApplicable) as refused:
+        run(model, tmp_path)
+    assert refused.value.where == "w"
