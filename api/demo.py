@@ -24,6 +24,18 @@ JOBS: tuple[tuple[str, list[dict[str, Any]]], ...] = (
         [{"method": "prune_magnitude", "sparsity": 0.6}, {"method": "quantize_static", "ranges": "minmax"}],
     ),
 )
+SHOWN = (
+    "size_bytes",
+    "size_ratio",
+    "sparsity",
+    "macs",
+    "latency_p50_ms",
+    "speedup",
+    "accuracy",
+    "sqnr_db",
+    "agreement",
+)
+"""Keys of the comparison's columns that the table shows."""
 
 
 def run_demo(*, report: Path) -> int:
@@ -116,16 +128,18 @@ def _advance(progress: Progress, bar: TaskID, job: dict[str, Any]) -> None:
 
 
 def _show(comparison: dict[str, Any], console: Console) -> None:
-    columns = comparison["columns"]
-    table = Table(title="Original and compressed, measured side by side", show_lines=True)
+    """One column for each model, so that the table fits a narrow terminal; the verdicts below."""
+    rows = comparison["rows"]
+    titles = {column["key"]: column["title"] for column in comparison["columns"]}
+    table = Table(title="Measured side by side on 599 held-out digits")
     table.add_column("")
-    for column in columns:
-        table.add_column(column["title"], justify="right")
-    table.add_column("verdict", max_width=34)
-    for row in comparison["rows"]:
-        cells = [row["text"][column["key"]] for column in columns]
-        table.add_row(row["name"], *cells, row["verdict"])
+    for row in rows:
+        table.add_column(row["name"], justify="right", max_width=15)
+    for key in SHOWN:
+        table.add_row(titles[key], *(row["text"][key] for row in rows))
     console.print(table)
+    for row in rows[1:]:
+        console.print(f"   [bold]{row['name']}[/]: {row['verdict']}")
 
 
 def _checked(response: httpx.Response) -> httpx.Response:
