@@ -64,7 +64,7 @@ def _fixed_batch(model: ir.Model) -> int:
 def sizes(value: ir.Value | None) -> Sizes:
     if value is None or value.shape is None:
         return None
-    known = [size for size in value.shape if isinstance(size, int)]
+    known = [size for size in value.shape if isinstance(size, int) and size >= 0]
     return tuple(known) if len(known) == len(value.shape) else None
 
 

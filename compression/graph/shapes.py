@@ -93,7 +93,7 @@ def _fix_batch(graph: onnx.GraphProto, batch: int) -> None:
     names: set[str] = set()
     for item in inputs:
         shape = item.type.tensor_type.shape
-        if shape.dim and not shape.dim[0].HasField("dim_value"):
+        if shape.dim and shape.dim[0].dim_value <= 0:
             names.add(shape.dim[0].dim_param)
             shape.dim[0].dim_value = batch
     names.discard("")
