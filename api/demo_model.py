@@ -36,7 +36,7 @@ def make_demo_files(folder: Path) -> float:
     network = _network()
     _train(network, train_x, train_y)
     with torch.no_grad():
-        accuracy = (network(test_x).argmax(1) == test_y).float().mean().item()
+        accuracy = float((network(test_x).argmax(1) == test_y).float().mean())
     _export(network, folder / "digits.onnx")
     np.savez(folder / "calibration.npz", image=train_x[:CALIBRATION_SAMPLES].numpy())
     np.savez(folder / "evaluation.npz", image=test_x.numpy(), labels=test_y.numpy())
@@ -70,9 +70,10 @@ def _train(network: "nn.Module", images: "Tensor", labels: "Tensor") -> None:
     )
     network.train()
     for _ in range(EPOCHS):
-        for rows in torch.randperm(len(images)).split(BATCH):
+        for rows in torch.split(torch.randperm(len(images)), BATCH):
             optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(network(images[rows]), labels[rows]).backward()
+            loss = torch.nn.functional.cross_entropy(network(images[rows]), labels[rows])
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
     network.eval()

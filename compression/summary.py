@@ -50,8 +50,12 @@ class LayerSummary(Summary):
 
     name: str = Field(description="unique in the model; the exporter's node name where there is one")
     op_type: str
-    scope: str = Field("", description="path of the subgraph or function it stands in; empty for the main graph")
-    weights: tuple[WeightSummary, ...] = Field(description="the first is the layer's main weight, then biases")
+    scope: str = Field(
+        "", description="path of the subgraph or function it stands in; empty for the main graph"
+    )
+    weights: tuple[WeightSummary, ...] = Field(
+        description="the first is the layer's main weight, then biases"
+    )
     macs: int | None = Field(description="multiply-accumulates for one sample; null where shapes are unknown")
 
     @property
@@ -80,7 +84,9 @@ class ModelSummary(Summary):
     weight_bytes: int
     macs: int | None = Field(description="of one sample; null where no layer's shapes are known")
     macs_complete: bool = Field(description="false where some layers' shapes are unknown and not counted")
-    operators: dict[str, int] = Field(description="how many nodes of each kind, subgraphs and functions included")
+    operators: dict[str, int] = Field(
+        description="how many nodes of each kind, subgraphs and functions included"
+    )
     layers: tuple[LayerSummary, ...]
     subgraphs: int = Field(description="bodies of If, Loop and Scan")
     functions: int = Field(description="model-local functions")
