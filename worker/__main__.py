@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Sequence
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _serve(options, settings, worker_id, sandbox)
     finally:
         sandbox.close()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _serve(options: argparse.Namespace, settings: Settings, worker_id: str, sandbox: Sandbox) -> int:
@@ -51,9 +53,7 @@ def _serve(options: argparse.Namespace, settings: Settings, worker_id: str, sand
         _say("no CUDA device can be used: onnxruntime-gpu, a driver and a visible device are needed.")
         return 1
     if not settings.broker_url:
-        _say(
-            "MODELPRESS_BROKER_URL is not set; `python -m api serve` starts a worker with a broker of its own."
-        )
+        _say("MODELPRESS_BROKER_URL is not set; `python -m api serve` brings its own broker.")
         return 2
     database = Database(settings)
     services = Services(

@@ -1,11 +1,14 @@
-"""The Celery application. Its messages are only wake-ups with an id in them: losing or doubling one does no harm.
+"""The Celery application. Its messages are only wake-ups with an id in them.
 
-Messages are acknowledged when they are taken, because the row and its lease, not the broker, know what is running.
+Losing or doubling one does no harm. They are acknowledged when they are taken, because the row and its
+lease, not the broker, know what is running.
 """
 
+import warnings
 from typing import Any
 
 from celery import Celery
+from celery.platforms import SecurityWarning
 from celery.signals import setup_logging, worker_shutting_down
 
 from db.settings import Settings
@@ -45,6 +48,7 @@ def make_app(settings: Settings) -> Celery:
 def serve(app: Celery, services: Services, queue: str, concurrency: int) -> None:
     """Takes messages of one queue until the process is told to end; then gives running jobs back."""
     register(app, services)
+    warnings.filterwarnings("ignore", category=SecurityWarning)  # Root is common in containers.
     setup_logging.connect(_leave_logging_alone)
     worker_shutting_down.connect(_stop_jobs(services), weak=False)
     app.Worker(

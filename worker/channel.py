@@ -51,7 +51,10 @@ Entry = Callable[[Path, Mapping[str, Any], Channel], Mapping[str, Any]]
 
 
 def serve_entry(entry: Entry, folder: Path, events: int, replies: int) -> int:
-    """Runs the entry on the folder's request; its return value or its error is the last message. Returns the exit code."""
+    """Runs the entry on the folder's request.
+
+    Its return value or its error is the last message. Returns the exit code.
+    """
     channel = Channel(events, replies)
     signal.signal(signal.SIGTERM, _stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

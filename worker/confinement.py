@@ -36,7 +36,10 @@ class Limits:
 
 
 def confine(folder: Path, view: Mapping[str, Any], limits: Limits, *, nested: bool) -> None:
-    """`nested`: the root already holds little but the job folders, and the others' are to be hidden as well."""
+    """`nested`.
+
+    The root already holds little but the job folders, and the others' are to be hidden as well.
+    """
     os.setsid()
     _volunteer_for_the_oom_killer()
     own_users = nested and _hide_other_jobs(folder, Path(view["jobs"]))
@@ -60,7 +63,10 @@ def _volunteer_for_the_oom_killer() -> None:
 
 
 def _hide_other_jobs(folder: Path, jobs: Path) -> bool:
-    """In a mount namespace of its own, the child sees its own folder alone. Where that is forbidden, Landlock does it."""
+    """In a mount namespace of its own, the child sees its own folder alone.
+
+    Where that is forbidden, Landlock does it.
+    """
     uid, gid = os.getuid(), os.getgid()
     try:
         linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
@@ -76,7 +82,10 @@ def _hide_other_jobs(folder: Path, jobs: Path) -> bool:
 
 
 def _limit(limits: Limits, *, own_users: bool) -> None:
-    """Memory is limited as data, not as addresses: CUDA and memory-mapped models need addresses by the terabyte."""
+    """Memory is limited as data, not as addresses.
+
+    CUDA and memory-mapped models need addresses by the terabyte.
+    """
     inherited = _data_bytes()
     wishes = {
         resource.RLIMIT_DATA: limits.memory_bytes + inherited,

@@ -1,4 +1,7 @@
-"""A process that shuts itself in: own namespaces and a root that holds nothing but its view. A small bubblewrap."""
+"""A process that shuts itself in.
+
+Own namespaces and a root that holds nothing but its view. A small bubblewrap.
+"""
 
 import json
 import os
@@ -30,7 +33,7 @@ _ALL = CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS 
 
 
 def enter(view: Mapping[str, Any]) -> None:
-    """Returns in a new process, the first of its own process namespace; the calling one only waits for its end.
+    """Returns in a new process, the first of its own namespace; the calling one only waits for its end.
 
     Needs a single-threaded process. Raises `OSError` where the platform forbids it.
     """

@@ -1,8 +1,8 @@
-"""How work in the sandbox can end badly: each way has a stable code, words for the user, and whether trying again helps.
+"""How work in the sandbox can end badly: a stable code, words for the user, and whether trying again helps.
 
 SandboxError
 ├── Refused             the library said no: a domain error of the child, with its code
-├── Failed              the child was stopped or died: out_of_memory, time_limit, disk_limit, crashed, output_flood, ...
+├── Failed              the child was stopped or died: out_of_memory, time_limit, disk_limit, crashed, ...
 ├── Interrupted         the sandbox itself went away; the same work may be started again at once
 └── Stopped             it was asked to stop
 """

@@ -28,7 +28,10 @@ class End(StrEnum):
 
 
 class Heart:
-    """A thread that prolongs the lease every `heartbeat_s` and reads the state twice a second. A context manager."""
+    """A thread that prolongs the lease every `heartbeat_s` and reads the state twice a second.
+
+    A context manager.
+    """
 
     def __init__(self, services: Services, job_id: str, token: str) -> None:
         self._services = services

@@ -1,4 +1,7 @@
-"""Puts into a job folder what its run starts from: the model, the datasets, and the last step that is done already."""
+"""Puts into a job folder what its run starts from.
+
+The model, the datasets, and the last step that is done already.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -69,7 +72,10 @@ def fetch(services: Services, asset: Asset, folder: Path, name: str) -> str:
 
 
 def restore_steps(services: Services, job: Job, inputs: Inputs, folder: Path) -> list[dict[str, Any]]:
-    """The longest run of first steps whose results are known, the last one's files in place; marked as done."""
+    """The longest run of first steps whose results are known, the last one's files in place.
+
+    Marked as done.
+    """
     known = _known_steps(services, job, inputs.keys)
     while known:
         try:

@@ -1,4 +1,4 @@
-"""Looks into an uploaded file, in the sandbox, and writes what was found, or why it is refused, on its row."""
+"""Looks into an uploaded file, in the sandbox; writes what was found, or why it is refused, on its row."""
 
 from collections.abc import Mapping
 from typing import Any

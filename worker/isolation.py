@@ -1,10 +1,12 @@
 """How much the platform lets us fence in, found out by trying, and what the fenced in may see.
 
-| level | what holds besides limits, Landlock and the system call filter |
-|---|---|
-| `bubblewrap` | own namespaces for processes, network, IPC, users; a root with nothing but the interpreter, our code and the job folders |
-| `namespaces` | the same, made by ourselves (`worker.enclosure`), where `bwrap` is missing but user namespaces are allowed |
-| `rlimits` | nothing more: files are kept from the child by Landlock, and the network by the filter, where the kernel has them |
+Limits, Landlock and the system call filter hold at every level, where the kernel has them. Besides:
+
+- `bubblewrap`: own namespaces for processes, network, IPC and users; a root with nothing but the
+  interpreter, our code and the job folders
+- `namespaces`: the same, made by ourselves (`worker.enclosure`), where `bwrap` is missing but user
+  namespaces are allowed
+- `rlimits`: nothing more. Landlock alone keeps files from the child, and the filter the network.
 """
 
 import functools
@@ -79,7 +81,10 @@ def make_view(folder: Path, packages: Iterable[str]) -> View:
 
 
 def environment(packages: Iterable[str]) -> dict[str, str]:
-    """All that the warm parent and its children know of the outside. One BLAS thread, or forking would be unsafe."""
+    """All that the warm parent and its children know of the outside.
+
+    One BLAS thread, or forking would be unsafe.
+    """
     roots = dict.fromkeys(str(_package_folder(name).parent) for name in packages)
     kept = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     return kept | {
@@ -105,7 +110,7 @@ def best(view: View) -> Isolation:
 
 
 def command(level: Isolation, view: View, program: Sequence[str]) -> list[str]:
-    """The command line that runs `program` with nothing but the view, where the level is made by a program."""
+    """The command line that runs `program` with the view alone, where the level is made by a program."""
     if level is not Isolation.BUBBLEWRAP:
         return list(program)
     arguments = ["bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--dev", "/dev"]

@@ -1,7 +1,7 @@
 """Landlock: a process gives up, for good, every file it has not named, TCP, and signals to anyone outside.
 
-See the kernel's Documentation/userspace-api/landlock.rst. It needs no rights, works inside containers, and is the layer
-that holds where namespaces are forbidden. What a kernel is too old for is left out.
+See the kernel's Documentation/userspace-api/landlock.rst. It needs no rights, works inside containers, and
+is the layer that holds where namespaces are forbidden. What a kernel is too old for is left out.
 """
 
 import ctypes

@@ -46,7 +46,7 @@ def die_with_parent(number: int = signal.SIGKILL) -> None:
 
 
 def hide_process() -> None:
-    """Nobody without CAP_SYS_PTRACE can attach to this process or read its environment, memory or open files."""
+    """Only CAP_SYS_PTRACE can now attach to this process, or read its environment, memory or open files."""
     checked(libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl(DUMPABLE)")
 
 

@@ -10,7 +10,10 @@ LOCK = Path(tempfile.gettempdir()) / "modelpress-timing.lock"
 
 
 class TimingLock:
-    """At most one holder on this machine, whatever its process. Released at the latest when the process ends."""
+    """At most one holder on this machine, whatever its process.
+
+    Released at the latest when the process ends.
+    """
 
     def __init__(self, path: Path = LOCK) -> None:
         self._path = path

@@ -53,7 +53,10 @@ class Messages:
         self._bytes = 0
 
     def feed(self, chunk: bytes, age_s: float) -> Iterator[Mapping[str, Any]]:
-        """Raises `Failed`: `output_flood` for too much since `age_s` seconds, `broken_protocol` for anything odd."""
+        """Raises `Failed`.
+
+        `output_flood` for too much since `age_s` seconds, `broken_protocol` for anything odd.
+        """
         self._bytes += len(chunk)
         self._rest += chunk
         *lines, rest = self._rest.split(b"\n") if b"\n" in chunk else (self._rest,)

@@ -1,4 +1,7 @@
-"""Reads files that a child made. The child may still run and may mean harm, so nothing about a path is believed."""
+"""Reads files that a child made.
+
+The child may still run and may mean harm, so nothing about a path is believed.
+"""
 
 import os
 import stat
@@ -45,7 +48,10 @@ def store_file(store: ObjectStore, project_id: str, folder: Path, path: str, *, 
 
 @contextmanager
 def open_plain(folder: Path, path: str) -> Iterator[BinaryIO]:
-    """Opens `path`, relative to `folder`, following no link at any depth; hard links and devices are refused."""
+    """Opens `path`, relative to `folder`, following no link at any depth.
+
+    Hard links and devices are refused.
+    """
     parts = PurePosixPath(path).parts
     if not parts or PurePosixPath(path).is_absolute() or ".." in parts or "\0" in path:
         raise bad_output(path, "its path leaves the job's folder")

@@ -1,6 +1,7 @@
 """Keeps what a running job tells: progress on its row, finished steps in the object store and the step cache.
 
-It has a thread of its own, so that neither the child nor the watch over it waits for the database or for uploads.
+It has a thread of its own, so that neither the child nor the watch over it waits for the database or an
+upload.
 """
 
 import queue
@@ -32,7 +33,10 @@ _STEP_FILES = 4
 
 
 class Recorder:
-    """A context manager around the run. Leaving it waits until everything heard is kept; `failure` is then final."""
+    """A context manager around the run.
+
+    Leaving it waits until everything heard is kept; `failure` is then final.
+    """
 
     def __init__(
         self,

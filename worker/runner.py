@@ -3,8 +3,8 @@
 | how it ends | what happens |
 |---|---|
 | result | outputs stored, then artifacts, measurements and state in one transaction |
-| refused by the library, crashed, out of memory, over a limit | `failed` with code, message and hint; the last finished step is kept |
-| the sandbox went away | started again from the last finished step, at most twice, then `failed` and retryable |
+| refused by the library, crashed, over a limit | `failed` with code and hint; finished steps are kept |
+| the sandbox went away | started again from the last finished step, twice at most, then `failed` |
 | cancel was asked | `cancelled` |
 | this worker shuts down | `release`: queued again, the attempt not counted |
 | the lease was lost | everything is dropped |

@@ -1,4 +1,7 @@
-"""The sandbox: runs one entry in a confined child, watches it, and turns every end it can come to into a typed one."""
+"""The sandbox.
+
+Runs one entry in a confined child, watches it, and turns every end it can come to into a typed one.
+"""
 
 import json
 import os
@@ -25,8 +28,8 @@ Stop = Callable[[], bool]
 class Sandbox:
     """A warm parent and the folders of its children. Thread-safe: several entries may run at once.
 
-    `folder` belongs to this sandbox alone. `entries` names the functions that a child may run, as `module:name`, and
-    `packages` the top-level packages they need beside our own.
+    `folder` belongs to this sandbox alone. `entries` names the functions that a child may run, as
+    `module:name`, and `packages` the top-level packages they need beside our own.
     """
 
     def __init__(
@@ -74,8 +77,8 @@ class Sandbox:
     ) -> Mapping[str, Any]:
         """What `entry` returns for `request`; `folder` is one that `folder()` made.
 
-        `on_event` hears the child's events in this thread, parsed but not validated, and must not take long. `stop` is
-        asked several times a second; once it is true the child has `grace_s` seconds to end.
+        `on_event` hears the child's events in this thread, parsed but not validated, and must not take long.
+        `stop` is asked several times a second; once it is true the child has `grace_s` seconds to end.
 
         Raises:
             Refused, Failed, Interrupted: how it ended (`worker.failures`).

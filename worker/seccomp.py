@@ -1,9 +1,9 @@
 """A system call filter for the child: it computes, and touches no process but its own descendants.
 
-It forbids with EPERM: sockets, signals to others, others' memory, leaving its process group, namespaces and mounts,
-and interfaces of the kernel with a long record of holes. Threads and processes stay allowed, for a model's memory
-is measured in a process of its own. `clone3` answers ENOSYS, because its flags cannot be read by a filter; the C
-library then uses `clone`.
+It forbids with EPERM: sockets, signals to others, others' memory, leaving its process group, namespaces
+and mounts, and interfaces of the kernel with a long record of holes. Threads and processes stay allowed,
+for a model's memory is measured in a process of its own. `clone3` answers ENOSYS, because a filter cannot
+read its flags; the C library then uses `clone`.
 """
 
 import ctypes
@@ -27,7 +27,8 @@ _FORBIDDEN = {
     "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
     "process_madvise": (440, 440), "setpgid": (109, 154), "setsid": (112, 157),
     # namespaces and mounts
-    "unshare": (272, 97), "setns": (308, 268), "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41),
+    "unshare": (272, 97), "setns": (308, 268), "mount": (165, 40), "umount2": (166, 39),
+    "pivot_root": (155, 41),
     "chroot": (161, 51), "open_tree": (428, 428), "move_mount": (429, 429), "fsopen": (430, 430),
     "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433), "mount_setattr": (442, 442),
     # memory that no limit sees, and links to files of others
@@ -62,7 +63,10 @@ def supported() -> bool:
 
 
 def forbid() -> None:
-    """Installs the filter on the calling thread and all it will start, for good. Needs `no_new_privileges`."""
+    """Installs the filter on the calling thread and all it will start, for good.
+
+    Needs `no_new_privileges`.
+    """
     program = b"".join(struct.pack("HBBI", *line) for line in _program(os.uname().machine, os.getpid()))
     buffer = ctypes.create_string_buffer(program, len(program))
     head = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer))

@@ -29,7 +29,10 @@ _READ_BYTES = 1 << 16
 
 
 class Supervision:
-    """One child. Everything it sends is read at once, so that it never waits for us, and believed as little as can be."""
+    """One child.
+
+    Everything it sends is read at once, so that it never waits for us, and believed as little as can be.
+    """
 
     def __init__(
         self,
@@ -208,7 +211,10 @@ class Supervision:
         return Refused(answer["code"], answer["message"], where=answer.get("where"), hint=answer.get("hint"))
 
     def _death(self, code: int | None) -> SandboxError:
-        """Without a last word. Libraries abort when memory runs out, and the kernel kills without telling us."""
+        """Without a last word.
+
+        Libraries abort when memory runs out, and the kernel kills without telling us.
+        """
         if code is None:
             return Interrupted()
         if code == -signal.SIGXCPU:

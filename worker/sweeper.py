@@ -1,4 +1,4 @@
-"""Looks for what nobody else will do: lost messages, dead workers, old step results, orphaned objects and folders.
+"""Does what nobody else will: lost messages, dead workers, old step results, orphaned objects and folders.
 
 Every worker process has one, and several do no harm: each change is conditional or under a lock.
 """
@@ -62,7 +62,7 @@ class _Chore:
         self._name = name
         self._every_s = every_s
         self._act = act
-        self._done_at = time.monotonic() - every_s if every_s < _ORPHANS_S else time.monotonic()
+        self._done_at = time.monotonic() - (every_s if every_s < _ORPHANS_S else 0)
 
     def do_if_due(self) -> None:
         if time.monotonic() - self._done_at < self._every_s:
@@ -75,7 +75,7 @@ class _Chore:
 
 
 def ring_unheard(services: Services) -> None:
-    """Takes back the jobs of dead workers, and rings for every job and inspection that no worker has heard of."""
+    """Takes back the jobs of dead workers, and rings for every job and inspection that nobody heard of."""
     now, settings = utcnow(), services.settings
     with services.database.transaction() as s:
         waiting = jobs.lost(s, now, settings)

@@ -1,4 +1,7 @@
-"""The supervisor's handle on the warm parent: starts it, asks it for children, starts it again when it dies."""
+"""The supervisor's handle on the warm parent.
+
+Starts it, asks it for children, starts it again when it dies.
+"""
 
 import contextlib
 import fcntl
@@ -57,7 +60,10 @@ class Child:
 
 
 class WarmParent:
-    """Thread-safe. The process is started by a thread of its own, for the kernel would end it with that thread."""
+    """Thread-safe.
+
+    The process is started by a thread of its own, for the kernel would end it with that thread.
+    """
 
     def __init__(
         self, view: View, level: Isolation, entries: tuple[str, ...], packages: tuple[str, ...]

@@ -1,4 +1,7 @@
-"""What a taken-over child would try. These entries exist for tests alone: only a test's own sandbox names them."""
+"""What a taken-over child would try.
+
+These entries exist for tests alone: only a test's own sandbox names them.
+"""
 
 import ctypes
 import os
@@ -16,7 +19,7 @@ Request = Mapping[str, Any]
 
 
 def echo(folder: Path, request: Request, channel: Channel) -> Mapping[str, Any]:
-    return {"said": request["say"], "threads": len(os.listdir("/proc/self/task"))}
+    return {"said": request["say"], "threads": len(list(Path("/proc/self/task").iterdir()))}
 
 
 def refuse(folder: Path, request: Request, channel: Channel) -> Mapping[str, Any]:
@@ -131,7 +134,7 @@ def time_something(folder: Path, request: Request, channel: Channel) -> Mapping[
 
 def _readable(path: str) -> bool:
     try:
-        with open(path, "rb") as file:
+        with Path(path).open("rb") as file:
             return bool(file.read(1))
     except OSError:
         return False
@@ -139,7 +142,7 @@ def _readable(path: str) -> bool:
 
 def _listable(path: str) -> bool:
     try:
-        return bool(os.listdir(path))
+        return any(Path(path).iterdir())
     except OSError:
         return False
 

@@ -1,5 +1,6 @@
 """Every way a child can end becomes a typed one, and costs nobody else anything."""
 
+import itertools
 import os
 import signal
 import threading
@@ -163,7 +164,7 @@ def test_only_one_child_of_a_machine_times(best_sandbox):
     with ThreadPoolExecutor(3) as pool:
         jobs = [pool.submit(run, best_sandbox, "time_something", {"s": 0.2}) for _ in range(3)]
         spans = sorted((job.result()["began"], job.result()["ended"]) for job in jobs)
-    assert all(before[1] <= after[0] for before, after in zip(spans, spans[1:], strict=False))
+    assert all(before[1] <= after[0] for before, after in itertools.pairwise(spans))
 
 
 def test_the_end_of_the_warm_parent_interrupts_and_is_mended(best_sandbox):

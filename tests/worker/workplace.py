@@ -1,4 +1,7 @@
-"""A service without its HTTP face: rows, objects and a broker, worker processes that can be killed, and jobs."""
+"""A service without its HTTP face.
+
+Rows, objects and a broker, worker processes that can be killed, and jobs.
+"""
 
 import contextlib
 import os
@@ -96,7 +99,7 @@ class Workplace:
                 labels={},
                 model_id=model_id,
                 data=data or {},
-                spec={"steps": list(steps), **spec},
+                spec={"steps": list(steps), "evaluation": {"latency": {"runs": 5}}, **spec},
                 preflight={},
                 queue=queue,
                 time_limit_s=time_limit_s,
