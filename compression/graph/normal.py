@@ -60,19 +60,23 @@ def is_weight_like(tensor: ir.TensorProtocol) -> bool:
 
 
 def _free_weights(model: ir.Model) -> list[str]:
-    """Takes weights out of the inputs where an exporter listed every initializer there.
+    """Takes weights out of the inputs where an exporter listed them there.
 
-    A few initializers among the inputs are defaults that a caller may override, and stay. All of them are
-    an exporter's habit; ONNX before IR version 4 even demanded it. Settings (single numbers, integers)
-    stay in either case, so that they can still be overridden.
+    Before IR version 4 every initializer had to be listed, and onnxruntime takes them for constants: so they
+    are here. Later a few among the inputs are defaults that a caller may override, and stay. All of them are
+    an exporter's habit: then settings (single numbers, integers) stay, so that they can still be overridden.
     """
     graph = model.graph
     listed = [value for value in graph.inputs if value.name in graph.initializers]
-    if not listed or len(listed) < len(graph.initializers):
+    old = model.ir_version < IR_VERSION_WITH_FREE_INITIALIZERS
+    if not old and len(listed) < len(graph.initializers):
         return []
-    freed = [value for value in listed if value.const_value is not None and is_weight_like(value.const_value)]
+    freed = [
+        value
+        for value in listed
+        if old or (value.const_value is not None and is_weight_like(value.const_value))
+    ]
     for value in freed:
         graph.inputs.remove(value)
-    if freed:
-        model.ir_version = max(model.ir_version, IR_VERSION_WITH_FREE_INITIALIZERS)
-    return [f"{len(freed)} weights were also listed as inputs; they count as constants now"] if freed else []
+    model.ir_version = max(model.ir_version, IR_VERSION_WITH_FREE_INITIALIZERS)
+    return [f"{len(freed)} weights were also listed as inputs; they count as constants"] if freed else []

@@ -1,5 +1,6 @@
 """Raises a model's operator set, node by node and in place: bodies too, names kept, no tensor read."""
 
+import onnx
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -49,7 +50,7 @@ def _problem(model: ir.Model) -> str | None:
     """What onnx's own checker says against the model; None where it has nothing to say."""
     try:
         common.CheckerPass(full_check=False)(model)
-    except (ir.passes.PassError, ValueError, RuntimeError) as error:
+    except (ir.passes.PassError, onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
