@@ -12,7 +12,7 @@ start(async (page) => {
   const found = await get(path);
   page.replaceChildren(
     h("h1", {}, "Comparison"),
-    h("p", { class: "lead" }, `${jobs.length} job${jobs.length > 1 ? "s" : ""} beside ${originals(found)}. The best of each column stands out.`),
+    h("p", { class: "lead" }, `${jobs.length} job${jobs.length > 1 ? "s" : ""} beside ${originals(found)}. The best of each row stands out.`),
     found.warnings.length ? h("div", { class: "notice" }, found.warnings.map((text) => h("p", {}, text))) : null,
     comparisonTable(found),
     h("div", { class: "row" }, save("html", "Page with charts"), save("csv", "CSV"), save("json", "JSON")),
@@ -24,21 +24,24 @@ function originals(found) {
   return count > 1 ? `${count} originals` : "the original";
 }
 
+// Models are the columns: there are fewer of them than figures.
 function comparisonTable(found) {
-  const columns = found.columns.filter((column) => found.rows.some((row) => row.values[column.key] !== null));
-  const head = h("tr", {}, h("th", {}, ""), h("th", {}, "Verdict"), columns.map((column) => h("th", { class: "number" }, column.title)));
-  return h("div", { class: "panel table" }, h("table", {}, h("thead", {}, head), h("tbody", {}, found.rows.map((row) => line(row, columns)))));
+  const shown = found.columns.filter((column) => found.rows.some((row) => row.values[column.key] !== null));
+  const verdicts = h("tr", {}, h("th", {}, ""), found.rows.map((row) => h("td", { class: "number verdict-cell" }, row.verdict)));
+  const body = [verdicts, ...shown.map((column) => line(column, found.rows))];
+  const head = h("tr", {}, h("th", {}, ""), found.rows.map(title));
+  return h("div", { class: "panel table" }, h("table", { class: "figures" }, h("thead", {}, head), h("tbody", {}, body)));
 }
 
-function line(row, columns) {
+function title(row) {
   const name = row.kind === "job" ? h("a", { href: `/jobs/${row.id}` }, row.name) : row.name;
-  return h(
-    "tr",
-    { class: row.kind },
-    h("td", {}, name, row.pareto && row.kind === "job" ? h("span", { class: "sub" }, "nothing here beats it") : null),
-    h("td", { class: "wide" }, row.verdict),
-    columns.map((column) => number(row.text[column.key], { class: row.best.includes(column.key) ? "best" : "" })),
-  );
+  const beaten = row.kind === "job" && !row.pareto;
+  return h("th", { class: "number", title: row.id }, name, h("span", { class: "sub" }, row.kind === "original" ? "original" : beaten ? "another one is better in all" : ""));
+}
+
+function line(column, rows) {
+  const cells = rows.map((row) => number(row.text[column.key], { class: row.best.includes(column.key) ? "best" : "" }));
+  return h("tr", {}, h("th", { scope: "row" }, column.title), cells);
 }
 
 function save(format, title) {

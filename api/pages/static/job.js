@@ -97,7 +97,7 @@ function figures(found) {
   const { original, compressed } = found;
   const cards = [
     card("Size", bytes(compressed.size_bytes), `${times(found.size_ratio)} smaller than ${bytes(original.size_bytes)}`),
-    found.speedup && card("Latency", `${compressed.latency_ms.p50_ms.toPrecision(3)} ms`, `${times(found.speedup.value)} of the original's speed (${times(found.speedup.low)} to ${times(found.speedup.high)})`),
+    found.speedup && card("Latency", `${compressed.latency_ms.p50_ms.toPrecision(3)} ms`, `${times(found.speedup.value)} as fast as the original (${times(found.speedup.low)} to ${times(found.speedup.high)})`),
     card("Zeros among the weights", `${(100 * compressed.sparsity).toFixed(1)}%`, `${(100 * original.sparsity).toFixed(1)}% before`),
     ...Object.entries(compressed.metrics).slice(0, 3).map(([name, metric]) => card(name, metric.value.toPrecision(3), `${original.metrics[name].value.toPrecision(3)} before`)),
   ];
