@@ -9,6 +9,7 @@ import onnx_ir as ir
 from compression.graph.naming import all_graphs
 from compression.graph.shapes import inferred_proto
 
+RECURRENT = frozenset({"LSTM", "GRU", "RNN", "DynamicQuantizeLSTM"})
 Sizes = tuple[int, ...] | None
 """The shape of a tensor; None where a size is unknown."""
 
@@ -53,7 +54,12 @@ def _nodes(model: ir.Model) -> list[ir.Node]:
 
 
 def _fixed_batch(model: ir.Model) -> int:
-    """The batch size that every input and output declares, where they agree; else 1."""
+    """The batch size that every input and output declares, where they agree; else 1.
+
+    Recurrent networks have their steps on the first axis, so nothing can be told there.
+    """
+    if any(node.op_type in RECURRENT for node in _nodes(model)):
+        return 1
     stored = model.graph.initializers
     values = [value for value in (*model.graph.inputs, *model.graph.outputs) if value.name not in stored]
     first = {value.shape[0] if value.shape else None for value in values}
