@@ -38,7 +38,7 @@ def render() -> str:
 def _section(name: str, method: type[Method]) -> str:
     schema = method.model_json_schema()
     rows = [
-        f"| `{field}` | {_kind(facts)} | {_default(facts)} | {facts.get('description', '')} |"
+        f"| `{field}` | {_kind(facts)} | {_default(facts)} | {facts.get('description', '').replace('|', chr(92) + '|')} |"
         for field, facts in schema["properties"].items()
         if field not in {"method", "layers"}
     ]
