@@ -10,7 +10,7 @@ import onnx_ir as ir
 from compression.graph import Layer
 from compression.method import LayerOutcome
 from compression.quantization.affine import Array, sqnr_db
-from compression.quantization.storage import Names, as_numpy, blocker, release, store_narrow
+from compression.quantization.storage import LAZY_BYTES, Names, as_numpy, blocker, release, store_narrow
 from compression.quantization.weight_only import weight_matrices
 from compression.quantization.weights import CHAIN_BYTES
 
@@ -97,9 +97,23 @@ def _store_half(value: ir.Value, names: Names) -> tuple[str | None, float]:
         return reason or "float16 would be no smaller", 0.0
     half = weight.astype(np.float16)
     figure = sqnr_db(weight, half)
+    del weight
     release(tensor)
-    store_narrow(value, ir.tensor(half), names)
+    store_narrow(value, _lazily(tensor, half), names)
     return None, figure
+
+
+def _lazily(tensor: ir.TensorProtocol, half: Array) -> ir.TensorProtocol:
+    """The float16 form; a large one is made again from its source when the model is written."""
+    if half.nbytes < LAZY_BYTES:
+        return ir.tensor(half)
+
+    def again() -> ir.TensorProtocol:
+        made = as_numpy(tensor).astype(np.float16)
+        release(tensor)
+        return ir.tensor(made)
+
+    return ir.LazyTensor(again, dtype=ir.DataType.FLOAT16, shape=ir.Shape(half.shape))
 
 
 def _outcome(layer: Layer, results: Sequence[tuple[str | None, float]]) -> LayerOutcome:
@@ -260,14 +274,17 @@ class _Converter:
 
 
 def takes_halves(node: ir.Node, opset: int) -> bool:
-    """Whether the operator's schema lets every float32 tensor of the node be float16."""
+    """Whether the operator's schema lets every float32 tensor of the node be float16.
+
+    The types of its outputs have to follow from those of its inputs, not from an attribute.
+    """
     try:
         schema = onnx.defs.get_schema(node.op_type, opset, "")
     except onnx.defs.SchemaError:
         return False
     allowed = {item.type_param_str: set(item.allowed_type_strs) for item in schema.type_constraints}
-    pairs = [*_typed(node.inputs, schema.inputs), *_typed(node.outputs, schema.outputs)]
-    return all("tensor(float16)" in allowed.get(kind, {kind}) for kind in pairs)
+    given, made = _typed(node.inputs, schema.inputs), _typed(node.outputs, schema.outputs)
+    return set(made) <= set(given) and all("tensor(float16)" in allowed.get(kind, {kind}) for kind in given)
 
 
 def _typed(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from compression.quantization.weights import CHAIN_BYTES, QuantizedWeight, quantize_weight
 
-_LAZY_BYTES = 8 << 20
+LAZY_BYTES = 8 << 20
 
 
 def blocker(value: ir.Value) -> str | None:
@@ -156,7 +156,7 @@ def _tensor(value: ir.Value) -> ir.TensorProtocol:
 def _integers(
     tensor: ir.TensorProtocol, weight: QuantizedWeight, axes: tuple[int, ...], bits: int
 ) -> ir.TensorProtocol:
-    if weight.integers.nbytes < _LAZY_BYTES:
+    if weight.integers.nbytes < LAZY_BYTES:
         return ir.tensor(weight.integers)
     dtype = weight.parameters.dtype
 

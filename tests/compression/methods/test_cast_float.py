@@ -49,7 +49,7 @@ def test_arithmetic_casts_only_at_the_borders(tmp_path):
     outcome, path = run(graphs.residual(), tmp_path, compute="float16")
     assert outcome.details["compute"] == "float16"
     casts = [node for node in onnx.load(path).graph.node if node.op_type == "Cast"]
-    assert [cast.input[0] for cast in casts][0] == "x" and casts[-1].output[0] == "y" and len(casts) == 2
+    assert casts[0].input[0] == "x" and casts[-1].output[0] == "y" and len(casts) == 2
 
 
 @pytest.mark.parametrize("compute", ["float32", "float16"])
@@ -89,6 +89,19 @@ def test_a_value_read_inside_a_body_stays_float32_there(tmp_path):
     given = graphs.feeds(model, 2)
     before, after = graphs.answers(tmp_path / "original.onnx", given), graphs.answers(path, given)
     assert sqnr_db(before[0], after[0]) > 50
+
+
+def test_an_operator_whose_type_stands_in_an_attribute_stays(tmp_path):
+    shape = numpy_helper.from_array(np.array([1, 64], np.int64), "shape")
+    fill = numpy_helper.from_array(np.array([0.5], np.float32))
+    nodes = [
+        helper.make_node("ConstantOfShape", ["shape"], ["half"], value=fill),
+        helper.make_node("Add", ["x", "half"], ["a"]),
+        helper.make_node("MatMul", ["a", "w"], ["y"], name="m"),
+    ]
+    model = graphs.build(nodes, [shape, graphs.weight("w", 64, 64)], [graphs.X], [graphs.Y])
+    outcome, _ = run(model, tmp_path, compute="float16")
+    assert outcome.details["compute"] == "float16"
 
 
 def test_an_input_that_is_an_output_too(tmp_path):

@@ -53,7 +53,7 @@ def test_rewritten_operators_are_faithful(model, tmp_path):
     assert kinds & {"MatMulInteger", "DynamicQuantizeLSTM", "If"} and not kinds & {"MatMul", "Gemm", "LSTM"}
     given = graphs.feeds(model, 3)
     before, after = graphs.answers(tmp_path / "original.onnx", given), graphs.answers(path, given)
-    # One range per tensor with 8 bits leaves a Gaussian about 40 dB; 28 allows for two layers and the recurrence.
+    # One range per tensor with 8 bits leaves a Gaussian about 40 dB; 28 allows for two layers.
     assert all(sqnr_db(left, right) > 28 for left, right in zip(before, after, strict=True))
 
 

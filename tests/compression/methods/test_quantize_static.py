@@ -117,7 +117,7 @@ def test_an_accuracy_that_cannot_be_met_falls_back(tmp_path):
 
 
 def test_layers_left_out_stay_in_floats_and_untouched(tmp_path):
-    outcome, path = run(graphs.residual(), tmp_path, placement="all", layers={"include": ["c2"]})
+    outcome, _ = run(graphs.residual(), tmp_path, placement="all", layers={"include": ["c2"]})
     assert [layer.layer for layer in outcome.layers] == ["c2"]
     by_name = {layer.name: layer for layer in layers(outcome.model)}
     assert by_name["fc"].weights[0].dtype.name == "FLOAT"
