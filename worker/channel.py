@@ -16,6 +16,8 @@ from compression.errors import CompressionError
 
 REQUEST = "request.json"
 SCRATCH = "tmp"
+NOT_STARTED = 70
+"""Exit code of a child that could not be confined, or was asked for what is no entry."""
 _NO_MEMORY = re.compile(
     r"bad_alloc|bad allocation|failed to allocate memory|cannot allocate memory|out of memory", re.I
 )

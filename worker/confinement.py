@@ -36,20 +36,20 @@ class Limits:
 
 
 def confine(folder: Path, view: Mapping[str, Any], limits: Limits, *, nested: bool) -> None:
-    """`nested`.
+    """Called once, in the child. Raises `OSError` where a fence that the platform has cannot be put up.
 
-    The root already holds little but the job folders, and the others' are to be hidden as well.
+    `nested`: the root holds little but the job folders already, and the other jobs' are to be hidden too.
     """
     os.setsid()
     _volunteer_for_the_oom_killer()
     own_users = nested and _hide_other_jobs(folder, Path(view["jobs"]))
     os.chdir(folder)
     _limit(limits, own_users=own_users)
+    linux.no_new_privileges()
     if landlock.version():
         read = (*view["read"], "/proc")
         landlock.restrict(read=read, write=(str(folder),), devices=view["devices"])
     linux.drop_capabilities()
-    linux.no_new_privileges()
     linux.hide_process()
     linux.die_with_parent(signal.SIGKILL)
     if seccomp.supported():
@@ -65,20 +65,24 @@ def _volunteer_for_the_oom_killer() -> None:
 def _hide_other_jobs(folder: Path, jobs: Path) -> bool:
     """In a mount namespace of its own, the child sees its own folder alone.
 
-    Where that is forbidden, Landlock does it.
+    Some systems let nobody do so inside bubblewrap; Landlock then keeps the other folders from it.
     """
     uid, gid = os.getuid(), os.getgid()
     try:
         linux.unshare(linux.CLONE_NEWUSER | linux.CLONE_NEWNS)
+        linux.map_user(uid, gid)
+        _show_only(folder, jobs)
     except OSError:
         return False
-    linux.map_user(uid, gid)
+    return True
+
+
+def _show_only(folder: Path, jobs: Path) -> None:
     descriptor = os.open(folder, os.O_PATH)
     linux.mount("tmpfs", str(jobs), "tmpfs", linux.MS_NOSUID | linux.MS_NODEV, "size=64k,mode=755")
     folder.mkdir()
     linux.bind(f"/proc/self/fd/{descriptor}", str(folder), read_only=False)
     os.close(descriptor)
-    return True
 
 
 def _limit(limits: Limits, *, own_users: bool) -> None:

@@ -121,6 +121,15 @@ def internal_error(message: str) -> Failed:
     )
 
 
+def not_started() -> Failed:
+    return Failed(
+        "sandbox_unavailable",
+        "The sandbox on this worker could not start the work.",
+        hint="The worker's log says why. Retry the job once that is mended.",
+        retryable=True,
+    )
+
+
 def crashed(exit_code: int) -> Failed:
     """`exit_code` as `os.waitstatus_to_exitcode` gives it: negative for a signal."""
     how = f"by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"with exit code {exit_code}"

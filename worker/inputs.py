@@ -74,7 +74,7 @@ def fetch(services: Services, asset: Asset, folder: Path, name: str) -> str:
 def restore_steps(services: Services, job: Job, inputs: Inputs, folder: Path) -> list[dict[str, Any]]:
     """The longest run of first steps whose results are known, the last one's files in place.
 
-    Marked as done.
+    They are marked as done on the job's row.
     """
     known = _known_steps(services, job, inputs.keys)
     while known:

@@ -53,7 +53,7 @@ class Messages:
         self._bytes = 0
 
     def feed(self, chunk: bytes, age_s: float) -> Iterator[Mapping[str, Any]]:
-        """Raises `Failed`.
+        """The messages that are complete. Raises `Failed`:
 
         `output_flood` for too much since `age_s` seconds, `broken_protocol` for anything odd.
         """

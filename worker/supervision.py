@@ -12,6 +12,7 @@ from typing import Any
 import structlog
 
 from worker import failures
+from worker.channel import NOT_STARTED
 from worker.confinement import Limits
 from worker.failures import Failed, Interrupted, Refused, SandboxError, Stopped
 from worker.machine import TimingLock, process_family, resident_bytes
@@ -29,7 +30,7 @@ _READ_BYTES = 1 << 16
 
 
 class Supervision:
-    """One child.
+    """Watches one child.
 
     Everything it sends is read at once, so that it never waits for us, and believed as little as can be.
     """
@@ -217,6 +218,8 @@ class Supervision:
         """
         if code is None:
             return Interrupted()
+        if code == NOT_STARTED:
+            return failures.not_started()
         if code == -signal.SIGXCPU:
             return failures.time_limit(self._limits.cpu_s)
         starved = b"bad_alloc" in self._output or b"MemoryError" in self._output

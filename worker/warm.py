@@ -60,7 +60,7 @@ class Child:
 
 
 class WarmParent:
-    """Thread-safe.
+    """A process that forks children on request, and is started again when it dies. Thread-safe.
 
     The process is started by a thread of its own, for the kernel would end it with that thread.
     """

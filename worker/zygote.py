@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from worker import enclosure
+from worker.channel import NOT_STARTED, serve_entry
 from worker.confinement import Limits, confine
 
 _PRELOADED = ("numpy", "onnx_ir", "onnxscript.optimizer", "onnxscript.version_converter", "onnxruntime")
@@ -77,15 +78,13 @@ class Zygote:
 
     def _become_child(self, request: dict[str, Any], events: int, output: int, replies: int) -> NoReturn:
         """Never returns into the loop above, whatever happens."""
-        code = 70
+        code = NOT_STARTED
         try:
             kept = _rearrange(events, output, replies)
             folder = Path(request["folder"])
             entry = _resolve(request["entry"], self._plan["entries"])
             limits = Limits(**request["limits"])
             confine(folder, self._plan["view"], limits, nested=self._plan["level"] != "rlimits")
-            from worker.channel import serve_entry
-
             code = serve_entry(entry, folder, *kept)
         except BaseException as error:  # noqa: BLE001
             os.write(2, f"{type(error).__name__}: {error}\n".encode()[:2000])

@@ -14,7 +14,7 @@ from db.clock import utcnow
 from db.events import list_events
 from db.models import Job, JobState, StepState
 from db.settings import Settings
-from tests.servers import Valkey
+from tests.servers import Valkey, running
 from tests.worker.models import save_mlp
 from tests.worker.workplace import Workplace, workplace
 from worker.machine import process_family
@@ -182,3 +182,21 @@ def test_a_cuda_worker_without_a_device_says_so(place):
     if worker.wait(60) == 0:
         pytest.skip("this machine has a CUDA device")
     assert "no CUDA device" in place.logs()
+
+
+def test_jobs_survive_a_broker_that_is_started_again(tmp_path, sqlite_url):
+    with running(Valkey(tmp_path / "first")) as first:
+        settings = Settings(data=tmp_path, database_url=sqlite_url, broker_url=first.url, **QUICK)
+        with workplace(settings) as place:
+            worker = place.start_worker()
+            model = place.ready(save_mlp(tmp_path / "mlp.onnx", width=512, depth=6))
+            running_job = place.submit(model, STEPS)
+            place.wait_for(running_job, in_step(1))
+            first.stop()
+            unheard = place.submit(model, STEPS[:1])
+            with running(Valkey(tmp_path / "second", first.port)):
+                assert place.finished(running_job).state is JobState.SUCCEEDED
+                assert place.finished(unheard).state is JobState.SUCCEEDED
+                assert place.job(running_job).attempt == 1
+                assert worker.poll() is None
+                place.close()

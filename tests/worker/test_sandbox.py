@@ -38,7 +38,7 @@ def test_an_entry_answers(sandbox):
 def test_an_entry_that_is_not_allowed_is_not_run(sandbox):
     with sandbox.folder("x") as folder, pytest.raises(Failed) as caught:
         sandbox.run("os:getcwd", folder, {}, limits=LIMITS)
-    assert caught.value.code == "crashed"
+    assert caught.value.code == "sandbox_unavailable"
 
 
 def test_a_refusal_keeps_its_code_and_hint(best_sandbox):
