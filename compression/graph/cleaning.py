@@ -5,6 +5,7 @@ from onnx_ir.passes import common
 
 from compression.graph.batchnorm import fold_batch_norms
 from compression.graph.constants import stored_tensor
+from compression.graph.duplicates import merge_duplicates
 from compression.graph.folding import fold_constants
 from compression.graph.naming import namer
 from compression.graph.operators import DEFAULT_DOMAINS
@@ -22,7 +23,7 @@ def clean(model: ir.Model) -> ir.Model:
     _drop_copies(model)
     fold_batch_norms(model, namer(model))
     _drop_unused(model)
-    common.DeduplicateHashedInitializersPass()(model)
+    merge_duplicates(model)
     return model
 
 

@@ -1,6 +1,7 @@
 """Where a constant input of a node comes from: stored tensors, and the constant-only chains behind them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import onnx_ir as ir
 
@@ -29,6 +30,16 @@ def stored_source(value: ir.Value | None) -> ir.Value | None:
     """
     found = _source(value, MAX_CHAIN, {})
     return None if found is None else found[1]
+
+
+def release(tensor: ir.TensorProtocol) -> None:
+    """Lets go of the file behind an external tensor; it is mapped again when it is next read.
+
+    Whoever still holds a view of it keeps the mapping alive.
+    """
+    if isinstance(tensor, ir.ExternalTensor):
+        with suppress(BufferError):
+            tensor.release()
 
 
 def is_constant(value: ir.Value | None) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
-from compression.graph.constants import stored_tensor
+from compression.graph.constants import release, stored_tensor
 from compression.graph.interfaces import dtype_name, interface
 from compression.graph.layer import Layer, layers
 from compression.graph.loading import external_files, load
@@ -82,8 +82,7 @@ def count_zeros(tensor: ir.TensorProtocol) -> int:
     for start in range(0, values.size, CHUNK_ELEMENTS):
         total += int(np.count_nonzero(values[start : start + CHUNK_ELEMENTS] == 0))
     del values
-    if isinstance(tensor, ir.ExternalTensor):
-        tensor.release()
+    release(tensor)
     return total
 
 
