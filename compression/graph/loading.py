@@ -15,6 +15,7 @@ from compression.graph.limits import MAX_PROTOBUF_BYTES
 from compression.graph.normal import normalise
 from compression.graph.soundness import check_sound
 from compression.graph.sparse import densify
+from compression.graph.text import check_text
 
 
 def load(path: Path, *, workdir: Path | None = None) -> ir.Model:
@@ -40,6 +41,7 @@ def load(path: Path, *, workdir: Path | None = None) -> ir.Model:
         path = unpack(path, Path(tempfile.mkdtemp(prefix="unpacked-", dir=workdir)))
         refuse_foreign(path)
     proto = _parse(path)
+    check_text(proto)
     check_sound(proto)
     files = check_tensors(proto, path.parent)
     warnings = ["sparse initializers were made dense"] if densify(proto) else []
