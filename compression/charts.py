@@ -8,7 +8,7 @@ from compression.comparison import Column, Comparison, Row
 from compression.figures import figure
 
 WIDTH, HEIGHT = 520, 340
-LEFT, RIGHT, TOP, BOTTOM = 64, 18, 18, 50
+LEFT, RIGHT, TOP, BOTTOM = 64, 30, 18, 50
 LOG_RANGE = 8
 """Ranges that span more than this factor get a logarithmic axis."""
 
