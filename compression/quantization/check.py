@@ -3,7 +3,7 @@ more bits."""
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import onnx_ir as ir
@@ -59,7 +59,7 @@ class OutputCheck:
         if not found.comparable or found.sqnr_db >= self.min_sqnr_db:
             db = found.sqnr_db if found.comparable else None
             return Judgement(layers=tuple(outcomes), sqnr_db=db, details=details)
-        blamed = self._blame(model, chains, found)
+        blamed = self._blame(model, chains)
         mended, after = self._mend(model, blamed, chains, found)
         worst = sorted(blamed, key=lambda item: -item.gain)[:10]
         details["outputs_without_error_of"] = {
@@ -80,10 +80,11 @@ class OutputCheck:
             raise ValueError("there is nothing to compare with")
         return fidelity(self.probe, model, self.context)
 
-    def _blame(self, model: ir.Model, chains: Chains, before: Fidelity) -> list["Blame"]:
+    def _blame(self, model: ir.Model, chains: Chains) -> list["Blame"]:
         """Each layer stored as int16 alone: what that takes off the outputs' noise, the best bargain first.
 
-        Small layers are tried first; those that time does not suffice for count as harmless.
+        Judged on one inference only. Small layers are tried first; those that time does not suffice for count
+        as harmless.
         """
         costs = {
             name: sum(chain.source.size for chain in own)
@@ -91,11 +92,13 @@ class OutputCheck:
             if all(chain.can_widen for chain in own)
         }
         start, tried = time.monotonic(), []
+        quick = replace(self, probe=_first(self.probe))
+        before = quick._measure(model)
         for name in sorted(costs, key=lambda name: costs[name]):
             elements, after = costs[name], before.sqnr_db
             if time.monotonic() - start < _SECONDS:
                 _set_bits(chains[name], _WIDE)
-                after = self._measure(model).sqnr_db
+                after = quick._measure(model).sqnr_db
                 _set_bits(chains[name], _NARROW)
             tried.append(
                 Blame(
@@ -112,25 +115,26 @@ class OutputCheck:
     ) -> tuple[frozenset[str], Fidelity]:
         """Widen the best bargains until the bound is met; all the way back if it never is.
 
-        Noise of single layers adds up, about, so that the trials tell how many to take; more go where that
-        was too hopeful.
+        Noise of single layers adds up, about, so that the trials tell how many to take at first. From there
+        the least sufficient number is searched for, to within an eighth.
         """
-        count, noise = 0, _noise(before)
-        while count < len(blamed) and noise > 10 ** (-self.min_sqnr_db / 10):
-            noise -= max(blamed[count].gain, 0.0)
-            count += 1
-        while blamed:
-            for item in blamed[:count]:
-                _set_bits(chains[item.layer], _WIDE)
+        fails, enough, best = 0, len(blamed) + 1, before
+        count = _promising(blamed, _noise(before), 10 ** (-self.min_sqnr_db / 10))
+        while fails < len(blamed) and enough - fails > max(1, enough // 8):
+            self._widen_first(count, blamed, chains)
             found = self._measure(model)
             if found.sqnr_db >= self.min_sqnr_db:
-                return frozenset(item.layer for item in blamed[:count]), found
-            if count >= len(blamed):
-                break
-            count = min(len(blamed), max(count + 1, count * 5 // 4))
-        for item in blamed:
-            _set_bits(chains[item.layer], _NARROW)
-        return frozenset(), before
+                enough, best = count, found
+            else:
+                fails = count
+            count = (fails + enough) // 2 if enough <= len(blamed) else min(len(blamed), fails * 3 // 2 + 1)
+        mended = blamed[:enough] if enough <= len(blamed) else ()
+        self._widen_first(len(mended), blamed, chains)
+        return frozenset(item.layer for item in mended), best
+
+    def _widen_first(self, count: int, blamed: Sequence["Blame"], chains: Chains) -> None:
+        for index, item in enumerate(blamed):
+            _set_bits(chains[item.layer], _WIDE if index < count else _NARROW)
 
     def _sentence(
         self, before: Fidelity, after: Fidelity, worst: Sequence["Blame"], mended: frozenset[str]
@@ -191,6 +195,21 @@ def figures(found: Fidelity) -> dict[str, float | str]:
         infinite = abs(found.sqnr_db) == float("inf")
         numbers |= {"exact": found.sqnr_db > 0} if infinite else {"sqnr_db": round(found.sqnr_db, 2)}
     return numbers
+
+
+def _first(probe: Probe | None) -> Probe | None:
+    return probe and replace(probe, feeds=probe.feeds[:1], answers=probe.answers[:1])
+
+
+def _promising(blamed: Sequence[Blame], noise: float, allowed: float) -> int:
+    """How many layers from the front would bring the noise down far enough, if gains simply added up."""
+    count = 0
+    for item in blamed:
+        if noise <= allowed or item.gain <= 0:
+            break
+        noise -= item.gain
+        count += 1
+    return max(count, 1)
 
 
 def _noise(found: Fidelity) -> float:

@@ -50,7 +50,9 @@ class Chain:
         return self.integers.producer() is None
 
     def set_bits(self, bits: int) -> None:
-        """Quantize the source again, to int8 (8) or int16 (16)."""
+        """Quantize the source again, to int8 (8) or int16 (16), unless it is so already."""
+        if self.integers.dtype == (ir.DataType.INT8 if bits <= 8 else ir.DataType.INT16):
+            return
         made = quantize_weight(as_numpy(self.source), self.axes, bits=bits)
         self.integers.const_value = _integers(self.source, made, self.axes, bits)
         self.integers.type = ir.TensorType(self.integers.const_value.dtype)
