@@ -9,6 +9,7 @@ from typing import BinaryIO
 import onnx
 import onnx_ir as ir
 
+from compression.errors import ResultRejected
 from compression.graph import walking
 from compression.graph.limits import SINGLE_FILE_BYTES, SMALL_TENSOR_BYTES
 from compression.graph.shapes import INFERRED
@@ -22,7 +23,20 @@ def save(model: ir.Model, path: Path) -> tuple[Path, ...]:
 
     Up to 1.9 GB it is one file; a larger model keeps its weights in `<name>.data` beside it. The same
     model gives the same bytes. Files that the model itself still reads from may be written over.
+
+    Raises:
+        ResultRejected: the model holds something that ONNX cannot say.
     """
+    try:
+        return _save(model, path)
+    except ir.serde.SerdeError as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise ResultRejected(f"the model cannot be written: {cause}") from error
+
+
+def _save(model: ir.Model, path: Path) -> tuple[Path, ...]:
     size = sum(tensor.nbytes for _, tensor in _large(model))
     if size <= SINGLE_FILE_BYTES:
         partial = path.with_name(path.name + ".partial")

@@ -202,6 +202,13 @@ def test_random_bytes_are_refused(tmp_path, seed):
         load(path)
 
 
+def test_names_that_are_no_text_are_refused(tmp_path):
+    path = small_model(tmp_path / "m.onnx")
+    path.write_bytes(path.read_bytes().replace(b"relu1", b"\xff\xfe\xfd\xfc\xfb"))
+    with pytest.raises(InvalidModel, match="UTF-8"):
+        load(path)
+
+
 @pytest.mark.parametrize("dims", [[2**62, 2**62], [-1, 4], [4, 4]])
 def test_sizes_that_lie_are_refused(tmp_path, dims):
     model = onnx.parser.parse_model(MATMUL)
