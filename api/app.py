@@ -31,11 +31,8 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     app.state.services = services
-    for part in (models, datasets):
-        app.include_router(part.uploads)
-        app.include_router(part.routes)
-    for routes in (methods, jobs, artifacts, comparisons, health, pages):
-        app.include_router(routes.routes)
+    for resource in (models, datasets, methods, jobs, artifacts, comparisons, health, pages):
+        app.include_router(resource.routes)
     pages.mount(app)
     handlers.install(app)
     openapi.install(app)

@@ -25,7 +25,7 @@ from compression.method import Problem as Finding
 from compression.registry import METHODS
 
 PROBLEM_JSON = "application/problem+json"
-_CODES = {400: "malformed_body", 404: "not_found", 405: "method_not_allowed", 413: "payload_too_large"}
+_CODES = {400: "malformed_body", 404: "not_found", 405: "method_not_allowed"}
 
 
 def install(app: FastAPI) -> None:
@@ -104,7 +104,7 @@ def _finding(error: Any) -> Finding:
 
 def _hint(error: Any) -> str | None:
     if error["type"] == "union_tag_invalid":
-        near = difflib.get_close_matches(str(error["ctx"]["tag"]), METHODS, n=3, cutoff=0.4)
+        near = difflib.get_close_matches(str(error["ctx"]["tag"]), METHODS, n=3, cutoff=0.6)
         return f"did you mean {', '.join(near)}?" if near else "GET /v1/methods lists the methods"
     return None
 

@@ -7,14 +7,14 @@ from fastapi import APIRouter, Request, Response
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
-from api.errors import Invalid, UnsupportedMediaType
+from api.errors import Invalid, PayloadTooLarge, UnsupportedMediaType
 from compression.method import Problem as Finding
 
 MAX_JSON_BYTES = 1 << 20
 
 
 class StrictRoute(APIRoute):
-    """Refuses unknown query parameters, and bodies that are not JSON where JSON is read.
+    """Refuses unknown query parameters, and bodies that are too large or no JSON where JSON is read.
 
     `?dryrun=true` must not queue the job that `?dry_run=true` would only have looked at.
     """
@@ -28,17 +28,13 @@ class StrictRoute(APIRoute):
             _check_query(request, known)
             if reads_json:
                 _check_media_type(request)
+                await _read_body(request)
             return await handle(request)
 
         return strict
 
 
 def router(tag: str) -> APIRouter:
-    return APIRouter(tags=[tag], route_class=StrictRoute, max_body_size=MAX_JSON_BYTES)
-
-
-def upload_router(tag: str) -> APIRouter:
-    """Without a limit on bodies: the upload itself counts its bytes."""
     return APIRouter(tags=[tag], route_class=StrictRoute)
 
 
@@ -71,3 +67,13 @@ def _check_media_type(request: Request) -> None:
         raise UnsupportedMediaType(
             f"the body must be application/json, not {media_type(request) or 'of an unnamed type'}"
         )
+
+
+async def _read_body(request: Request) -> None:
+    """Reads the body for FastAPI, which would take any amount of it, and leaves it where Starlette looks for it."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_JSON_BYTES:
+            raise PayloadTooLarge(f"a JSON body may have at most {MAX_JSON_BYTES} bytes")
+    request._body = bytes(body)

@@ -6,18 +6,17 @@ from api import assets, views
 from api.auth import DatasetReader, DatasetWriter
 from api.documented import downloaded, problems, upload_body, uploaded
 from api.parameters import DatasetCursor, DatasetId, IfNoneMatch, IfRange, Limit, Range, Wait
-from api.routing import router, upload_router
+from api.routing import router
 from api.schemas import Dataset, Page
 from api.services import ServicesHere
 from api.uploads import Filename, Name
 from db.models import AssetKind
 
-uploads = upload_router("datasets")
 routes = router("datasets")
 KIND = AssetKind.DATASET
 
 
-@uploads.post(
+@routes.post(
     "/v1/datasets",
     status_code=201,
     responses=uploaded(Dataset, "dataset"),

@@ -9,7 +9,7 @@ from api.auth import ModelReader, ModelWriter
 from api.documented import downloaded, problems, upload_body, uploaded
 from api.errors import Invalid
 from api.parameters import IfNoneMatch, IfRange, Limit, ModelCursor, ModelId, Range, Wait
-from api.routing import router, upload_router
+from api.routing import router
 from api.schemas import Layers, Model, Page
 from api.services import ServicesHere
 from api.uploads import Filename, Name
@@ -17,12 +17,11 @@ from compression.summary import ModelSummary
 from db.errors import AssetNotReady
 from db.models import AssetKind
 
-uploads = upload_router("models")
 routes = router("models")
 KIND = AssetKind.MODEL
 
 
-@uploads.post(
+@routes.post(
     "/v1/models",
     status_code=201,
     responses=uploaded(Model, "model"),
