@@ -22,7 +22,19 @@ from worker import enclosure
 from worker.channel import NOT_STARTED, serve_entry
 from worker.confinement import Limits, confine
 
-_PRELOADED = ("numpy", "onnx_ir", "onnxscript.optimizer", "onnxscript.version_converter", "onnxruntime")
+_PRELOADED = (
+    "numpy",
+    "onnx_ir",
+    "onnxruntime",
+    "onnxscript.optimizer",
+    "onnxscript.version_converter",
+    "threadpoolctl",
+    "compression.data",
+    "compression.graph",
+    "compression.pipeline",
+    "compression.runtime",
+)
+"""None of them starts a thread, which forking would break; pyarrow and torch do."""
 _MESSAGE_BYTES = 1 << 16
 _REAP_S = 2.0
 

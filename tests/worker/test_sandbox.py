@@ -35,6 +35,13 @@ def test_an_entry_answers(sandbox):
     assert run(sandbox, "echo", {"say": "ä"})["said"] == "ä"
 
 
+def test_the_warm_parent_has_one_thread(best_sandbox):
+    """A lock that another thread held at the fork would never be released in the child."""
+    run(best_sandbox, "echo", {"say": 1})
+    for pid in process_family(best_sandbox.parent_pid):
+        assert len(list(Path(f"/proc/{pid}/task").iterdir())) == 1
+
+
 def test_an_entry_that_is_not_allowed_is_not_run(sandbox):
     with sandbox.folder("x") as folder, pytest.raises(Failed) as caught:
         sandbox.run("os:getcwd", folder, {}, limits=LIMITS)
