@@ -1,6 +1,7 @@
 """Judges what stored weights do to the model's outputs, finds the layers that spoil them, and gives those
 more bits."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -81,34 +82,40 @@ class OutputCheck:
         return fidelity(self.probe, model, self.context)
 
     def _blame(self, model: ir.Model, chains: Chains) -> list["Blame"]:
-        """Each layer stored as int16 alone: what that takes off the outputs' noise, the best bargain first.
+        """What int16 in each layer would take off the outputs' noise, the best bargain first.
 
-        Judged on one inference only. Small layers are tried first; those that time does not suffice for count
-        as harmless.
+        Noise of layers adds up, about. So a group of layers is split in halves, one half is tried, on one
+        inference, and the other gets the rest of the group's gain; the group with most to gain is always
+        next. When time is up, the layers of a group share its gain.
         """
         costs = {
-            name: sum(chain.source.size for chain in own)
-            for name, own in chains.items()
-            if all(chain.can_widen for chain in own)
+            name: sum(chain.source.size for chain in own) for name, own in chains.items() if _can_widen(own)
         }
-        start, tried = time.monotonic(), []
         quick = replace(self, probe=_first(self.probe))
-        before = quick._measure(model)
-        for name in sorted(costs, key=lambda name: costs[name]):
-            elements, after = costs[name], before.sqnr_db
-            if time.monotonic() - start < _SECONDS:
-                _set_bits(chains[name], _WIDE)
-                after = quick._measure(model).sqnr_db
-                _set_bits(chains[name], _NARROW)
-            tried.append(
-                Blame(
-                    layer=name,
-                    sqnr_db=after,
-                    gain=_noise(before) - 10 ** (-max(after, -300.0) / 10),
-                    cost=elements,
-                )
-            )
-        return sorted(tried, key=lambda item: -item.gain / item.cost)
+        before = _noise(quick._measure(model))
+
+        def gain(names: Sequence[str]) -> float:
+            _widen(names, chains, _WIDE)
+            after = _noise(quick._measure(model))
+            _widen(names, chains, _NARROW)
+            return max(before - after, 0.0)
+
+        groups = [(before, tuple(costs))] if costs else []
+        start, done = time.monotonic(), []
+        while groups and time.monotonic() - start < _SECONDS:
+            total, names = groups.pop(groups.index(max(groups)))
+            if len(names) == 1:
+                done.append((total, names))
+                continue
+            left, right = names[: len(names) // 2], names[len(names) // 2 :]
+            taken = min(gain(left), total)
+            groups += [(taken, left), (total - taken, right)]
+        blamed = [
+            Blame(layer=name, gain=total / len(names), cost=costs[name], before=before)
+            for total, names in (*done, *groups)
+            for name in names
+        ]
+        return sorted(blamed, key=lambda item: -item.gain / item.cost)
 
     def _mend(
         self, model: ir.Model, blamed: Sequence["Blame"], chains: Chains, before: Fidelity
@@ -121,7 +128,8 @@ class OutputCheck:
         fails, enough, best = 0, len(blamed) + 1, before
         count = _promising(blamed, _noise(before), 10 ** (-self.min_sqnr_db / 10))
         while fails < len(blamed) and enough - fails > max(1, enough // 8):
-            self._widen_first(count, blamed, chains)
+            _widen([item.layer for item in blamed[:count]], chains, _WIDE)
+            _widen([item.layer for item in blamed[count:]], chains, _NARROW)
             found = self._measure(model)
             if found.sqnr_db >= self.min_sqnr_db:
                 enough, best = count, found
@@ -129,12 +137,9 @@ class OutputCheck:
                 fails = count
             count = (fails + enough) // 2 if enough <= len(blamed) else min(len(blamed), fails * 3 // 2 + 1)
         mended = blamed[:enough] if enough <= len(blamed) else ()
-        self._widen_first(len(mended), blamed, chains)
+        _widen([item.layer for item in mended], chains, _WIDE)
+        _widen([item.layer for item in blamed[len(mended) :]], chains, _NARROW)
         return frozenset(item.layer for item in mended), best
-
-    def _widen_first(self, count: int, blamed: Sequence["Blame"], chains: Chains) -> None:
-        for index, item in enumerate(blamed):
-            _set_bits(chains[item.layer], _WIDE if index < count else _NARROW)
 
     def _sentence(
         self, before: Fidelity, after: Fidelity, worst: Sequence["Blame"], mended: frozenset[str]
@@ -158,12 +163,17 @@ class Blame:
     """What storing one layer as int16 would do."""
 
     layer: str
-    sqnr_db: float
-    """Of the worst output."""
     gain: float
-    """Relative noise taken off that output."""
+    """Relative noise taken off the worst output."""
     cost: int
     """Bytes more."""
+    before: float
+    """That output's relative noise with all layers as int8."""
+
+    @property
+    def sqnr_db(self) -> float:
+        """Of the output without this layer's error."""
+        return float(-10 * math.log10(max(self.before - self.gain, 1e-20)))
 
 
 def output_check(model: ir.Model, context: StepContext, min_sqnr_db: float) -> OutputCheck:
@@ -217,9 +227,14 @@ def _noise(found: Fidelity) -> float:
     return float(10 ** (-max(found.sqnr_db, -300.0) / 10))
 
 
-def _set_bits(chains: Sequence[Chain], bits: int) -> None:
-    for chain in chains:
-        chain.set_bits(bits)
+def _can_widen(chains: Sequence[Chain]) -> bool:
+    return all(chain.can_widen for chain in chains)
+
+
+def _widen(names: Sequence[str], chains: Chains, bits: int) -> None:
+    for name in names:
+        for chain in chains[name]:
+            chain.set_bits(bits)
 
 
 def _widened(outcomes: Sequence[LayerOutcome], mended: frozenset[str]) -> tuple[LayerOutcome, ...]:
