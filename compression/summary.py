@@ -46,7 +46,7 @@ class WeightSummary(Summary):
 
 
 class LayerSummary(Summary):
-    """A node that computes with weights of its own (Conv, Gemm, MatMul, LSTM, Gather of an embedding, ...)."""
+    """A node that computes with weights of its own: Conv, Gemm, MatMul, LSTM, an embedding, ..."""
 
     name: str = Field(description="unique in the model; the exporter's node name where there is one")
     op_type: str
