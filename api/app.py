@@ -35,7 +35,7 @@ def create_app(settings: Settings) -> FastAPI:
         app.include_router(resource.routes)
     pages.mount(app)
     handlers.install(app)
-    openapi.install(app)
+    openapi.install(app, auth=services.auth)
     if not services.auth:
         app.add_middleware(OpenServiceGuard)
     app.add_middleware(RequestContext, metrics=services.metrics)

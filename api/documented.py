@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from api.schemas import Problem
+from api.schemas import ProblemDetails
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -28,7 +28,7 @@ def problems(*statuses: int) -> Responses:
 
 def open_problems(*statuses: int) -> Responses:
     return {
-        status: {"description": _WORDS[status], "model": Problem} for status in sorted({422, 503, *statuses})
+        status: {"description": _WORDS[status], "model": ProblemDetails} for status in sorted({422, 503, *statuses})
     }
 
 

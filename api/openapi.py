@@ -18,13 +18,13 @@ from fastapi.openapi.utils import get_openapi
 
 from api.documented import open_problems
 from api.examples import example_files
-from api.schemas import Problem
+from api.schemas import ProblemDetails
 from compression.registry import METHODS
 from db.settings import Settings
 
 DOCUMENT = Path(__file__).parent.parent / "openapi" / "openapi.json"
 PROBLEM_JSON = "application/problem+json"
-_PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
+_PROBLEM = {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}
 
 FACTS: dict[str, Any] = {
     "title": "Modelpress",
@@ -51,14 +51,19 @@ refused.
 }
 
 
-def install(app: FastAPI) -> None:
-    """Makes `app.openapi()` give the completed document, generated at its first use."""
+def install(app: FastAPI, *, auth: bool) -> None:
+    """Makes `app.openapi()` give the completed document, generated at its first use.
+
+    A service that asks for no keys says so: its operations name no security.
+    """
 
     def document() -> dict[str, Any]:
         if app.openapi_schema is None:
             facts = FACTS | {"tags": FACTS["openapi_tags"]}
             facts.pop("openapi_tags")
             app.openapi_schema = complete(get_openapi(routes=app.routes, **facts))
+            if not auth:
+                _open(app.openapi_schema)
         return app.openapi_schema
 
     app.openapi = document  # type: ignore[method-assign]
@@ -66,8 +71,8 @@ def install(app: FastAPI) -> None:
 
 def complete(document: dict[str, Any]) -> dict[str, Any]:
     schemas = document["components"]["schemas"]
-    schemas["Problem"] = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-    schemas.update(schemas["Problem"].pop("$defs", {}))
+    body = ProblemDetails.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas.update(body.pop("$defs"), ProblemDetails=body)
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     for method in METHODS.values():
@@ -75,6 +80,12 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
     for operation in _operations(document):
         _describe_errors(operation)
     return document
+
+
+def _open(document: dict[str, Any]) -> None:
+    document["components"].pop("securitySchemes", None)
+    for operation in _operations(document):
+        operation.pop("security", None)
 
 
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -107,7 +118,7 @@ def render() -> dict[Path, str]:
     from api.app import create_app
 
     with tempfile.TemporaryDirectory() as folder:
-        app = create_app(Settings(data=Path(folder), database_url="", storage_url=""))
+        app = create_app(Settings(data=Path(folder), database_url="", storage_url="", auth=True))
         document = json.dumps(app.openapi(), indent=1, ensure_ascii=False) + "\n"
         app.state.services.close()
     return {DOCUMENT: document, **example_files()}

@@ -25,7 +25,7 @@ class Page(Body, Generic[T]):
     next_cursor: str | None = Field(description="pass it as `cursor` for the next page; null at the end")
 
 
-class Problem(Body):
+class ProblemDetails(Body):
     """RFC 9457. Every error of every call has this body, as `application/problem+json`."""
 
     type: str = Field(description="a URN that ends in `code`")
