@@ -8,6 +8,7 @@ it needs.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -103,6 +104,8 @@ class StepContext:
     seed: int
     report: Callable[[float, str], None]
     """Tells progress: fraction done in 0..1 and a short present-tense message. Cheap; call it often."""
+    timing: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Hold it while inferences are timed, and only then: no two jobs of a machine time at once."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,15 +59,13 @@ def run(job: Job, listener: Listener, timing: Callable[[], AbstractContextManage
     job.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as cleanup:
         cleanup.callback(shutil.rmtree, job.folder / WORK_FOLDER, ignore_errors=True)
-        bench = _prepare(job)
+        bench = _prepare(job, timing)
         for dataset in bench.data.values():
             cleanup.callback(dataset.close)
-        return _run(job, bench, listener, timing)
+        return _run(job, bench, listener)
 
 
-def _run(
-    job: Job, bench: "_Bench", listener: Listener, timing: Callable[[], AbstractContextManager[None]]
-) -> Result:
+def _run(job: Job, bench: "_Bench", listener: Listener) -> Result:
     seconds = [step.seconds for step in bench.forecast.steps]
     seconds.append(max(bench.forecast.seconds - sum(seconds), 1.0))
     tracker = Tracker(seconds, listener, done=len(job.finished))
@@ -75,7 +73,7 @@ def _run(
     for index in range(len(job.finished), len(job.spec.steps)):
         records.append(_run_step(job, index, bench, tracker, listener))
     files = _step_files(job, len(job.spec.steps) - 1)
-    measurements = _evaluate(job, bench, files[0], tracker, timing)
+    measurements = _evaluate(job, bench, files[0], tracker)
     outputs = write_outputs(job, files, records, measurements)
     tracker.report(len(job.spec.steps), 1.0, "done")
     return Result(measurements=measurements, outputs=outputs)
@@ -90,9 +88,10 @@ class _Bench:
     data: Mapping[Role, Dataset]
     probe: Probe
     forecast: Preflight
+    timing: Callable[[], AbstractContextManager[None]]
 
 
-def _prepare(job: Job) -> _Bench:
+def _prepare(job: Job, timing: Callable[[], AbstractContextManager[None]]) -> _Bench:
     from compression.graph import load, summarise
     from compression.graph.loading import external_files
 
@@ -111,7 +110,9 @@ def _prepare(job: Job) -> _Bench:
     probe = find_probe(
         original, model, summary.inputs, order, device=job.device, threads=job.threads, seed=job.spec.seed
     )
-    return _Bench(original=original, summary=summary, data=data, probe=probe, forecast=forecast)
+    return _Bench(
+        original=original, summary=summary, data=data, probe=probe, forecast=forecast, timing=timing
+    )
 
 
 def _run_step(
@@ -160,6 +161,7 @@ def _apply(job: Job, index: int, bench: _Bench, scratch: Path, tracker: Tracker)
         threads=job.threads,
         seed=job.spec.seed,
         report=lambda fraction, message: tracker.report(index, 0.9 * fraction, message),
+        timing=bench.timing,
     )
     return step.apply(model, context)
 
@@ -177,7 +179,6 @@ def _evaluate(
     bench: _Bench,
     compressed: Path,
     tracker: Tracker,
-    timing: Callable[[], AbstractContextManager[None]],
 ) -> Measurements:
     from compression.evaluation.evaluate import evaluate
 
@@ -193,7 +194,7 @@ def _evaluate(
             device=job.device,
             seed=job.spec.seed,
             workdir=workdir,
-            timing=timing,
+            timing=bench.timing,
             report=lambda fraction, message: tracker.report(last, 0.95 * fraction, message),
         )
     finally:

@@ -108,7 +108,8 @@ def _speed(model: ir.Model, copy: ir.Model, probe: Probe, context: StepContext) 
     sessions = [
         runtime.open_session(item, device=context.device, threads=context.threads) for item in (model, copy)
     ]
-    return paired_speeds(sessions[0], sessions[1:], probe.feeds, seconds=_SECONDS)[0]
+    with context.timing():
+        return paired_speeds(sessions[0], sessions[1:], probe.feeds, seconds=_SECONDS)[0]
 
 
 def _outcomes(

@@ -211,9 +211,9 @@ class Placement:
             return ()
         self.check.context.report(0.9, f"timing {len(candidates)} candidates against the original")
         sessions = [self._open(candidate.model) for candidate in candidates]
-        speeds = paired_speeds(
-            self._open(self.original), sessions, self._probe.feeds, seconds=self.seconds / 4
-        )
+        original = self._open(self.original)
+        with self.check.context.timing():
+            speeds = paired_speeds(original, sessions, self._probe.feeds, seconds=self.seconds / 4)
         return tuple(
             replace(candidate, speed=speed) for candidate, speed in zip(candidates, speeds, strict=True)
         )
