@@ -1,6 +1,6 @@
 """Prints the options that bring this machine's pip set-up into an image build.
 
-Usage: pip_mounts.py FILE. The settings, from pip's files and from the environment, are written to FILE. Every path
+Usage: pip_mounts.py FILE. The settings, of its files and of the environment, are written to FILE. Every path
 they name is mounted where it lies here; one option per line comes out on stdout.
 """
 
