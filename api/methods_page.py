@@ -38,7 +38,7 @@ def render() -> str:
 def _section(name: str, method: type[Method]) -> str:
     schema = method.model_json_schema()
     rows = [
-        f"| `{field}` | {_kind(facts)} | {_default(facts)} | {facts.get('description', '').replace('|', chr(92) + '|')} |"
+        f"| `{field}` | {_kind(facts)} | {_default(facts)} | {_escaped(facts.get('description', ''))} |"
         for field, facts in schema["properties"].items()
         if field not in {"method", "layers"}
     ]
@@ -55,6 +55,10 @@ def _section(name: str, method: type[Method]) -> str:
     if rows:
         parts += ["", "| field | values | default | |", "|---|---|---|---|", *rows]
     return "\n".join([*parts, "", "```json", json.dumps(dict(method.example)), "```", ""])
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def _kind(facts: dict[str, Any]) -> str:
