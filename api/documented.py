@@ -28,7 +28,8 @@ def problems(*statuses: int) -> Responses:
 
 def open_problems(*statuses: int) -> Responses:
     return {
-        status: {"description": _WORDS[status], "model": ProblemDetails} for status in sorted({422, 503, *statuses})
+        status: {"description": _WORDS[status], "model": ProblemDetails}
+        for status in sorted({422, 503, *statuses})
     }
 
 

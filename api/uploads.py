@@ -141,6 +141,8 @@ async def _read(
         )
     if incoming.size_bytes == 0:
         raise Invalid("the file is empty", code="file_empty")
+    if name is not None and len(name) > MAX_NAME:
+        raise Invalid(f"the name has more than {MAX_NAME} characters", code="name_too_long")
     clean = printable_name(filename or "", MAX_FILENAME) or "upload"
     return Received(
         incoming=incoming, name=printable_name(name or "", MAX_NAME) or clean[:MAX_NAME], filename=clean
