@@ -63,7 +63,7 @@ def upload_body(what: str) -> dict[str, Any]:
         "required": ["file"],
         "properties": {
             "file": {"type": "string", "format": "binary", "description": what, "minLength": 1},
-            "name": {"type": "string", "maxLength": 200, "description": "what to call it"},
+            "name": {"type": "string", "maxLength": 200, "description": "what to call it", "example": ""},
         },
     }
     return {

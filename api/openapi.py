@@ -79,6 +79,8 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
         _describe_method(schemas[method.__name__], method.title, dict(method.example))
     for operation in _operations(document):
         _describe_errors(operation)
+        for parameter in operation.get("parameters", ()):
+            _leave_out_null(parameter)
     return document
 
 
@@ -111,6 +113,16 @@ def _describe_errors(operation: dict[str, Any]) -> None:
             response["content"] = {PROBLEM_JSON: _PROBLEM}
         if status in {"204", "304", "307"}:
             response.pop("content", None)
+
+
+def _leave_out_null(parameter: dict[str, Any]) -> None:
+    """A parameter is given or left out; neither an address nor a header can hold null."""
+    schema = parameter["schema"]
+    kinds = [kind for kind in schema.pop("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) == 1:
+        schema.update(kinds[0])
+    elif kinds:
+        schema["anyOf"] = kinds
 
 
 def render() -> dict[Path, str]:

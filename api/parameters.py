@@ -24,13 +24,22 @@ DatasetCursor = Annotated[str | None, Query(pattern=DATASET_ID, description="`ne
 JobCursor = Annotated[str | None, Query(pattern=JOB_ID, description="`next_cursor` of the last page")]
 
 IfNoneMatch = Annotated[
-    str | None, Header(max_length=4000, description="ETags the caller has; 304 if one is current")
+    str | None,
+    Header(alias="If-None-Match", max_length=4000, description="ETags the caller has; 304 if one is current"),
 ]
 IfRange = Annotated[
     str | None,
-    Header(max_length=200, description="the ETag for which `Range` is meant; another one gives it all"),
+    Header(
+        alias="If-Range",
+        max_length=200,
+        description="the ETag for which `Range` is meant; another one gives it all",
+    ),
 ]
 Range = Annotated[
     str | None,
-    Header(max_length=200, description="one range of bytes, such as `bytes=0-999`; several give the whole"),
+    Header(
+        alias="Range",
+        max_length=200,
+        description="one range of bytes, such as `bytes=0-999`; several give the whole",
+    ),
 ]

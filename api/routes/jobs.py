@@ -55,6 +55,7 @@ def submit_job(
     idempotency_key: Annotated[
         str | None,
         Header(
+            alias="Idempotency-Key",
             min_length=1,
             max_length=255,
             pattern="^[!-~]+$",
@@ -128,7 +129,8 @@ async def list_job_events(
     after: Annotated[int, Query(ge=0, le=events.LARGEST_ID, description="only events after this id")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000, description="most events in a list")] = 200,
     last_event_id: Annotated[
-        str | None, Header(max_length=100, description="a stream goes on after this event")
+        str | None,
+        Header(alias="Last-Event-ID", max_length=100, description="a stream goes on after this event"),
     ] = None,
 ) -> Response:
     """What happened to the job, the oldest first."""

@@ -1,16 +1,17 @@
 import { download, get, key, start } from "/static/api.js";
-import { h, number } from "/static/dom.js";
+import { fill, h, number } from "/static/dom.js";
 
 const jobs = new URLSearchParams(location.search).getAll("job");
 const path = `/v1/comparisons?${jobs.map((id) => `job=${encodeURIComponent(id)}`).join("&")}`;
 
 start(async (page) => {
   if (!jobs.length) {
-    page.replaceChildren(h("h1", {}, "Comparison"), h("p", { class: "lead" }, "Pick finished jobs on the ", h("a", { href: "/jobs" }, "list of jobs"), "."));
+    fill(page, h("h1", {}, "Comparison"), h("p", { class: "lead" }, "Pick finished jobs on the ", h("a", { href: "/jobs" }, "list of jobs"), "."));
     return;
   }
   const found = await get(path);
-  page.replaceChildren(
+  fill(
+    page,
     h("h1", {}, "Comparison"),
     h("p", { class: "lead" }, `${jobs.length} job${jobs.length > 1 ? "s" : ""} beside ${originals(found)}. The best of each row stands out.`),
     found.warnings.length ? h("div", { class: "notice" }, found.warnings.map((text) => h("p", {}, text))) : null,

@@ -12,6 +12,11 @@ export function h(tag, attributes = {}, ...children) {
   return element;
 }
 
+// Puts children into an element in place of what was there; what is null or false is left out.
+export function fill(element, ...children) {
+  element.replaceChildren(...children.flat().filter(Boolean));
+}
+
 export function pill(state) {
   return h("span", { class: `pill ${state}` }, state);
 }
@@ -44,7 +49,7 @@ export function seconds(value) {
 export function moment(text) {
   if (!text) return "";
   const date = new Date(text);
-  return h("time", { datetime: text, title: text }, date.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" }));
+  return h("time", { datetime: text, title: text }, date.toLocaleString(undefined, { month: "short", day: "numeric", hour: "numeric", minute: "2-digit" }));
 }
 
 export function table(heads, rows) {

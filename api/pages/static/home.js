@@ -1,5 +1,5 @@
 import { get, start } from "/static/api.js";
-import { h } from "/static/dom.js";
+import { fill, h } from "/static/dom.js";
 import { jobTable } from "/static/joblist.js";
 
 const recent = document.getElementById("recent");
@@ -11,7 +11,7 @@ get("/v1/methods").then((methods) => {
 
 start(async () => {
   const { items } = await get("/v1/jobs?limit=5");
-  recent.replaceChildren(h("h2", {}, "Recent jobs"), items.length ? jobTable(items) : empty());
+  fill(recent, h("h2", {}, "Recent jobs"), items.length ? jobTable(items) : empty());
 });
 
 function empty() {

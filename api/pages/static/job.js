@@ -1,5 +1,5 @@
 import { download, get, key, post, start } from "/static/api.js";
-import { bytes, h, moment, number, pill, row, seconds, table, times } from "/static/dom.js";
+import { bytes, fill, h, moment, number, pill, row, seconds, table, times } from "/static/dom.js";
 import { follow } from "/static/stream.js";
 
 const id = location.pathname.split("/").pop();
@@ -36,7 +36,7 @@ async function draw(page) {
   const files = FINAL.includes(job.state) ? (await get(`/v1/jobs/${id}/artifacts`)).items : [];
   const open = [...page.querySelectorAll("details[open]")].map((element) => element.id);
   document.title = `${job.name} · Modelpress`;
-  page.replaceChildren(...[
+  fill(page, [
     heading(job),
     job.verdict && h("p", { class: "verdict" }, job.verdict),
     failure(job),
@@ -48,7 +48,7 @@ async function draw(page) {
     files.length ? fileTable(files) : null,
     details("log", "What happened", log),
     details("request", "The request with its defaults", h("pre", {}, request(job))),
-  ].filter(Boolean));
+  ]);
   for (const name of open) page.querySelector(`#${name}`).open = true;
 }
 
@@ -66,8 +66,9 @@ function heading(job) {
 
 function actions(job) {
   const act = (path) => async () => {
-    const changed = await post(path);
-    location.href = `/jobs/${changed.id}`;
+    const changed = await post(path).catch(() => null);
+    if (changed && changed.id !== job.id) location.href = `/jobs/${changed.id}`;
+    else location.reload();
   };
   const buttons = [
     job.links.cancel && h("button", { onclick: act(job.links.cancel) }, "Cancel"),

@@ -1,5 +1,5 @@
 import { get, start } from "/static/api.js";
-import { h } from "/static/dom.js";
+import { fill, h } from "/static/dom.js";
 import { jobTable } from "/static/joblist.js";
 
 const STATES = ["queued", "running", "cancelling", "succeeded", "failed", "cancelled", "expired"];
@@ -16,7 +16,8 @@ start(async (page) => {
     button.disabled = picked.size === 0;
     button.textContent = picked.size ? `Compare ${picked.size}` : "Compare";
   };
-  page.replaceChildren(
+  fill(
+    page,
     h("h1", {}, "Jobs"),
     h("div", { class: "row between" }, stateFilter(), button),
     found.items.length ? jobTable(found.items, pick) : h("p", { class: "panel soft" }, "No jobs here."),
