@@ -25,9 +25,11 @@ class Settings(BaseSettings):
     s3_public_endpoint: str | None = Field(
         None, description="the endpoint as clients reach it; set it to redirect downloads to presigned URLs"
     )
-    s3_access_key: SecretStr | None = None
-    s3_secret_key: SecretStr | None = None
-    s3_region: str = "us-east-1"
+    s3_access_key: SecretStr | None = Field(
+        None, description="unset: boto3's own chain of environment, profile and instance role"
+    )
+    s3_secret_key: SecretStr | None = Field(None, description="of the access key")
+    s3_region: str = Field("us-east-1", description="of the bucket")
 
     auth: bool | None = Field(
         None, description="require API keys; unset: only where the service listens beyond loopback"
@@ -36,7 +38,7 @@ class Settings(BaseSettings):
         "default", description="whose data a caller without a key sees, where keys are off"
     )
 
-    max_upload_bytes: int = Field(16 * GIB, gt=0)
+    max_upload_bytes: int = Field(16 * GIB, gt=0, description="of one model or dataset")
     project_max_stored_bytes: int = Field(100 * GIB, gt=0, description="quota of a new project")
     project_max_running_jobs: int = Field(8, gt=0, description="quota of a new project")
     project_max_queued_jobs: int = Field(1000, gt=0, description="quota of a new project")
@@ -51,11 +53,11 @@ class Settings(BaseSettings):
         description="a job that waited so long in the queue since it was submitted expires",
     )
     job_memory_bytes: int = Field(16 * GIB, gt=0, description="of a job's sandbox child")
-    inspection_time_limit_s: float = Field(120, gt=0)
-    inspection_memory_bytes: int = Field(4 * GIB, gt=0)
-    max_attempts: int = Field(3, ge=1)
-    lease_s: float = Field(30, gt=0)
-    heartbeat_s: float = Field(10, gt=0)
+    inspection_time_limit_s: float = Field(120, gt=0, description="of one look into an upload")
+    inspection_memory_bytes: int = Field(4 * GIB, gt=0, description="of an inspection's sandbox child")
+    max_attempts: int = Field(3, ge=1, description="a job whose worker died so often fails")
+    lease_s: float = Field(30, gt=0, description="a worker not heard of for so long has lost its job")
+    heartbeat_s: float = Field(10, gt=0, description="how often a worker renews its lease; well below it")
     sweep_s: float = Field(10, gt=0, description="how often lost and dead work is looked for")
     ring_again_s: float = Field(60, gt=0, description="work that waits is rung for again after so long")
     cancel_grace_s: float = Field(10, ge=0, description="from TERM to KILL")
