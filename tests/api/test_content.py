@@ -1,8 +1,11 @@
 """Downloads: ETags, conditional requests and ranges."""
 
+import httpx
 import pytest
 
-from tests.api.conftest import RAW
+from db.settings import Settings
+from tests.api.conftest import RAW, client_of
+from tests.conftest import s3_options
 
 BYTES = bytes(range(256)) * 10_000
 
@@ -74,3 +77,16 @@ def test_conditional_requests(client, path):
     assert client.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
     assert client.get(path, headers={"Range": "bytes=0-1", "If-Range": etag}).status_code == 206
     assert client.get(path, headers={"Range": "bytes=0-1", "If-Range": '"other"'}).status_code == 200
+
+
+def test_the_store_serves_by_itself_where_clients_reach_it(postgres_url, tmp_path, s3, broker_url):
+    options = s3_options(s3) | {"s3_public_endpoint": s3.endpoint, "inspection_wait_s": 0.0, "auth": False}
+    settings = Settings(data=tmp_path, database_url=postgres_url, broker_url=broker_url, **options)
+    with client_of(settings) as client:
+        found = client.post("/v1/models?filename=net.onnx", content=BYTES, headers=RAW).json()
+        answer = client.get(found["links"]["content"])
+        stored = httpx.get(answer.headers["Location"], headers={"Range": "bytes=5-9"}, trust_env=False)
+
+    assert (answer.status_code, answer.headers["ETag"]) == (307, f'"sha256-{found["sha256"]}"')
+    assert (stored.status_code, stored.content) == (206, BYTES[5:10])
+    assert "net.onnx" in stored.headers["Content-Disposition"]

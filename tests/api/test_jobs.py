@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from api import submission
 from api.examples import FOLDER
 from compression.measurements import Measurements
 from db import jobs
@@ -196,6 +197,22 @@ def test_idempotency(client, submit):
     assert again.status_code == 202
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_mismatch")
     assert submit(headers={"Idempotency-Key": "k2"}).json()["id"] != first.json()["id"]
+
+
+def test_a_second_submission_meanwhile_is_told_so(submit, services, monkeypatch):
+    seen = []
+
+    def submit_again(*arguments):
+        monkeypatch.setattr("api.submission.look", look)
+        seen.append(submit(headers={"Idempotency-Key": "k"}))
+        return look(*arguments)
+
+    look = submission.look
+    monkeypatch.setattr("api.submission.look", submit_again)
+
+    assert submit(headers={"Idempotency-Key": "k"}).status_code == 202
+    assert (seen[0].status_code, seen[0].json()["code"]) == (409, "idempotency_in_progress")
+    assert seen[0].headers["Retry-After"]
 
 
 def test_a_refused_submission_frees_its_key(submit):
