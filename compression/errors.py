@@ -8,7 +8,8 @@ CompressionError
 │   └── SelectorMatchedNothing
 ├── NotApplicable           a sound step that this model or this data rules out
 │   ├── DataMissing         a role (calibration, evaluation, ...) or labels that a step needs
-│   └── DataMismatch        arrays that do not fit the model's inputs
+│   ├── DataMismatch        arrays that do not fit the model's inputs
+│   └── NotTrainable        a graph that cannot be computed or trained in torch
 └── ResultRejected          a step ran, but what came out failed its own check
 """
 
@@ -61,6 +62,10 @@ class DataMissing(NotApplicable):
 
 class DataMismatch(NotApplicable):
     code = "data_mismatch"
+
+
+class NotTrainable(NotApplicable):
+    code = "not_trainable"
 
 
 class ResultRejected(CompressionError):

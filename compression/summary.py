@@ -67,6 +67,15 @@ class LayerSummary(Summary):
         return sum(weight.size_bytes for weight in self.weights)
 
 
+class Obstacle(Summary):
+    """Why a model cannot be trained: an operator that has no gradient or is not known."""
+
+    operator: str = Field(description="as `Conv`, or `com.microsoft::FusedConv` beyond the default domain")
+    node: str = Field(description="the first node of that kind; empty where the whole model is meant")
+    count: int = Field(ge=0, description="how many such nodes there are")
+    reason: str
+
+
 class ModelSummary(Summary):
     """Everything that is worth knowing about a model without opening it again. Sizes in bytes."""
 
@@ -85,13 +94,15 @@ class ModelSummary(Summary):
     macs: int | None = Field(description="of one sample; null where no layer's shapes are known")
     macs_complete: bool = Field(description="false where some layers' shapes are unknown and not counted")
     operators: dict[str, int] = Field(
-        description="how many nodes of each kind, subgraphs and functions included"
+        description="how many nodes of each kind, subgraphs and functions included; those beyond ONNX's "
+        "default operator set as `domain::Operator`"
     )
     layers: tuple[LayerSummary, ...]
     subgraphs: int = Field(description="bodies of If, Loop and Scan")
     functions: int = Field(description="model-local functions")
     quantized: bool = Field(description="has integer kernels or QuantizeLinear/DequantizeLinear inside")
     external_data: bool
+    obstacles: tuple[Obstacle, ...] = Field((), description="what keeps the model from being trained")
     warnings: tuple[str, ...] = ()
 
     def layer(self, name: str) -> LayerSummary:
