@@ -19,7 +19,7 @@ class FormStream:
 
     Raises:
         MalformedBody: the body is no multipart form.
-        Invalid: a field is too long, there are too many, or there are two files.
+        Invalid: a field is too long or given twice, there are too many, or there are two files.
     """
 
     def __init__(self, content_type: str, write: Callable[[bytes], None]) -> None:
@@ -92,6 +92,8 @@ class FormStream:
             self.has_file = True
             self.filename = options.get(b"filename", b"").decode("utf-8", "replace")
             return
+        if self._name in self.fields:
+            raise Invalid(f"the form has several fields named {self._name[:100]!r}", code="several_fields")
         if len(self.fields) >= MAX_FIELDS:
             raise Invalid("the form has too many fields", code="too_many_fields")
         self._value = bytearray()

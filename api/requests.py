@@ -11,7 +11,7 @@ from compression.method import Role
 from compression.spec import CompressionSpec
 
 MAX_DEPTH = 20
-LabelKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern="^[^:\\s]+$")]
+LabelKey = Annotated[str, StringConstraints(min_length=1, max_length=64, pattern="^[^: \\t\\r\\n\\x00]+$")]
 LabelValue = Annotated[str, StringConstraints(max_length=512)]
 DatasetRef = Annotated[str, Field(pattern=DATASET_ID, description="id of a dataset")]
 

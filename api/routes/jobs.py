@@ -31,7 +31,7 @@ _QUEUED = {
 _STREAM = {
     "schema": {"type": "string", "description": "server-sent events, each with an EventBody as its data"}
 }
-_LABEL = "^[^:\\s\\x00]{1,64}:[^\\x00]{0,512}$"
+_LABEL = "^[^: \\t\\r\\n\\x00]{1,64}:[^\\x00]{0,512}$"
 
 
 @routes.post(

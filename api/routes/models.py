@@ -7,7 +7,6 @@ from fastapi import Query, Request, Response
 from api import assets, views
 from api.auth import ModelReader, ModelWriter
 from api.documented import downloaded, problems, upload_body, uploaded
-from api.errors import Invalid
 from api.parameters import IfNoneMatch, IfRange, Limit, ModelCursor, ModelId, Range, Wait
 from api.routing import router
 from api.schemas import Layers, Model, Page
@@ -76,8 +75,6 @@ def list_layers(
         raise AssetNotReady(f"The model {model_id} is {row.state}: its layers are not known")
     layers = ModelSummary.model_validate(row.summary).layers
     start = int(cursor or 0)
-    if start > len(layers):
-        raise Invalid("the cursor lies behind the last layer", code="invalid_cursor")
     stop = start + limit
     return Layers(items=layers[start:stop], next_cursor=str(stop) if stop < len(layers) else None)
 

@@ -88,6 +88,12 @@ BODIES_THAT_ARE_NO_UPLOADS = [
         "file_missing",
     ),
     (
+        2 * b'--b\r\nContent-Disposition: form-data; name="name"\r\n\r\nx\r\n' + b"--b--\r\n",
+        {"Content-Type": "multipart/form-data; boundary=b"},
+        422,
+        "several_fields",
+    ),
+    (
         b'--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\ntruncated',
         {"Content-Type": "multipart/form-data; boundary=b"},
         400,
