@@ -45,7 +45,8 @@ RUN apt-get update \
  && install --directory --owner=modelpress --group=modelpress /data /machine
 COPY --from=dependencies /opt/modelpress /opt/modelpress
 COPY --from=code /added/opt/modelpress /opt/modelpress
-ENV PATH=/opt/modelpress/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 MODELPRESS_DATA=/data
+ENV PATH=/opt/modelpress/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1 \
+    MODELPRESS_DATA=/data
 USER modelpress
 WORKDIR /data
 VOLUME /data

@@ -32,7 +32,11 @@ class Latency(Value):
     )
     threads: int = Field(1, ge=1, le=64, description="onnxruntime's intra-op threads")
     runs: int = Field(
-        50, ge=5, le=1000, description="timed inferences of each model, alternating; bounded to 10 s in all"
+        50,
+        ge=5,
+        le=1000,
+        description="timed inferences of each model, alternating: so many, more where one is very short, and at "
+        "most 10 s in all",
     )
 
 
