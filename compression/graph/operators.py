@@ -77,6 +77,11 @@ def is_quantized_operator(node: ir.Node) -> bool:
     return node.op_type in QUANTIZED_OPERATORS or node.op_type.startswith("QLinear")
 
 
+def operator_key(node: ir.Node) -> str:
+    """`Conv` for the default domain, `com.microsoft::FusedConv` for others."""
+    return node.op_type if node.domain in DEFAULT_DOMAINS else f"{node.domain}::{node.op_type}"
+
+
 def weight_inputs(node: ir.Node) -> Iterator[ir.Value]:
     """The inputs that may be weights, in order; empty for operators that have none."""
     if node.op_type in NOT_LAYERS:

@@ -12,7 +12,8 @@ from compression.graph.layer import Layer, layers
 from compression.graph.loading import external_files, load
 from compression.graph.macs import Macs, count_macs
 from compression.graph.naming import all_graphs
-from compression.graph.operators import is_quantized_operator
+from compression.graph.operators import is_quantized_operator, operator_key
+from compression.graph.trainable.coverage import obstacles
 from compression.method import Method
 from compression.summary import LayerSummary, ModelSummary, WeightSummary
 
@@ -53,12 +54,13 @@ def summarise(model: ir.Model, *, size_bytes: int) -> ModelSummary:
         weight_bytes=_stored_bytes(model),
         macs=macs.total,
         macs_complete=macs.complete,
-        operators=dict(sorted(Counter(node.op_type for node in nodes).items())),
+        operators=dict(sorted(Counter(operator_key(node) for node in nodes).items())),
         layers=tuple(_layer_summary(layer, weights, macs) for layer in found),
         subgraphs=graphs - 1 - len(model.functions),
         functions=model.meta.get("functions", len(model.functions)),
         quantized=any(is_quantized_operator(node) for node in nodes),
         external_data=bool(external_files(model)),
+        obstacles=obstacles(model),
         warnings=tuple(model.meta.get("warnings", ())),
     )
 

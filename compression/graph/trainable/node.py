@@ -30,8 +30,11 @@ class Node:
 Value = Any
 """A tensor, a list of tensors (a sequence), or None where an optional is empty."""
 
-Operator = Callable[..., Tensor | Sequence[Tensor]]
-"""f(node, *inputs): inputs as in ONNX's schema, None where an optional one is absent; one or all outputs."""
+Operator = Callable[..., Tensor | Sequence[Value]]
+"""f(node, *inputs): inputs as in ONNX's schema, None where an optional one is absent.
+
+Gives its only output, or a tuple of all; a sequence as the only output stands in a tuple of one.
+"""
 
 Table = Mapping[str, Operator]
 """Operators by type, as `Conv` for the default domain and `com.microsoft::FusedConv` for others."""

@@ -1,5 +1,35 @@
 """All operators of the trainable view, from one table per kind."""
 
-from compression.graph.trainable.node import Table
+from collections.abc import Mapping
 
-OPERATORS: Table = {}
+from compression.graph.trainable.arithmetic import ARITHMETIC
+from compression.graph.trainable.control import CONTROL
+from compression.graph.trainable.indexing import INDEXING
+from compression.graph.trainable.node import Table
+from compression.graph.trainable.products import PRODUCTS
+from compression.graph.trainable.reductions import REDUCTIONS
+
+OPERATORS: Table = {
+    **ARITHMETIC,
+    **CONTROL,
+    **INDEXING,
+    **PRODUCTS,
+    **REDUCTIONS,
+}
+
+READ_ON_CPU: Mapping[str, frozenset[int]] = {
+    **dict.fromkeys(("Reshape", "Expand", "Squeeze", "Unsqueeze", "Split", "TopK", "Trilu"), frozenset({1})),
+    **dict.fromkeys(
+        ("OneHot", "CumSum", "CumProd", "CenterCropPad", "AffineGrid", "Upsample"), frozenset({1})
+    ),
+    **dict.fromkeys(("Tile", "Clip", "Dropout", "DFT", "Col2Im"), frozenset({1, 2})),
+    **dict.fromkeys(("Slice", "Pad", "Resize", "STFT"), frozenset({1, 2, 3, 4})),
+    **dict.fromkeys(("SplitToSequence", "SequenceAt", "SequenceErase"), frozenset({1})),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), frozenset({4})),
+    "SequenceInsert": frozenset({2}),
+    "MaxUnpool": frozenset({2}),
+    "NonMaxSuppression": frozenset({2, 3, 4}),
+    "If": frozenset({0}),
+    "Loop": frozenset({0, 1}),
+}
+"""Inputs by place that say how to compute rather than what with: sizes, axes, bounds. They stay on the CPU."""

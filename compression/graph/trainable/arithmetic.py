@@ -1,0 +1,317 @@
+"""Operators that compute entry by entry: arithmetic, activations, comparisons, logic, casts."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from compression.graph.trainable.elements import computed_dtype, computed_tensor
+from compression.graph.trainable.node import Node, Operator, Table, axis_of
+
+
+def _plain(function: Callable[[Tensor], Tensor]) -> Operator:
+    """An operator of one input that torch has as it is."""
+
+    def operator(node: Node, x: Tensor) -> Tensor:
+        return function(x)
+
+    return operator
+
+
+def _pair(function: Callable[[Tensor, Tensor], Tensor]) -> Operator:
+    """An operator of two inputs that are broadcast to each other."""
+
+    def operator(node: Node, a: Tensor, b: Tensor) -> Tensor:
+        return function(a, aligned(node, a, b))
+
+    return operator
+
+
+def _chain(function: Callable[[Tensor, Tensor], Tensor]) -> Operator:
+    """An operator of any number of inputs, joined two by two."""
+
+    def operator(node: Node, first: Tensor, *others: Tensor) -> Tensor:
+        result = first
+        for other in others:
+            result = function(result, other)
+        return result
+
+    return operator
+
+
+def aligned(node: Node, a: Tensor, b: Tensor) -> Tensor:
+    """The second operand with axes added where, before opset 7, `axis` said which of a's axes b's are."""
+    if node.domain or node.opset >= 7 or "axis" not in node.attributes:
+        return b
+    behind = a.ndim - axis_of(node.attributes["axis"], a.ndim) - b.ndim
+    return b.reshape(*b.shape, *[1] * behind)
+
+
+def div(node: Node, a: Tensor, b: Tensor) -> Tensor:
+    """Integers are divided towards zero."""
+    b = aligned(node, a, b)
+    if a.is_floating_point() or a.is_complex() or b.is_floating_point():
+        return a / b
+    return torch.div(a, b, rounding_mode="trunc")
+
+
+def mod(node: Node, a: Tensor, b: Tensor) -> Tensor:
+    """The sign is the dividend's with `fmod`, else the divisor's."""
+    return torch.fmod(a, b) if node.attributes.get("fmod", 0) else torch.remainder(a, b)
+
+
+def power(node: Node, x: Tensor, exponent: Tensor) -> Tensor:
+    """In the type of the base. A number as exponent spares the gradient towards it."""
+    exponent = aligned(node, x, exponent)
+    if exponent.numel() == 1 and exponent.ndim <= x.ndim and not exponent.requires_grad:
+        number = float(exponent)
+        if number == 0.5:
+            return square_root(node, x)
+        if x.is_floating_point():
+            return x**number
+    return torch.pow(x, exponent).to(x.dtype)
+
+
+def square_root(node: Node, x: Tensor) -> Tensor:
+    """Its slope at zero, where it is infinite, counts as zero, as torch has it for norms."""
+    if not x.requires_grad:
+        return torch.sqrt(x)
+    zero = x == 0
+    return torch.sqrt(x.masked_fill(zero, 1.0)).masked_fill(zero, 0.0)
+
+
+def absolute(node: Node, x: Tensor) -> Tensor:
+    return x if x.dtype in (torch.uint8, torch.bool) else torch.abs(x)
+
+
+def negative(node: Node, x: Tensor) -> Tensor:
+    return -x
+
+
+def reciprocal(node: Node, x: Tensor) -> Tensor:
+    return 1 / x
+
+
+def round_half_even(node: Node, x: Tensor) -> Tensor:
+    return torch.round(x)
+
+
+def mean(node: Node, *inputs: Tensor) -> Tensor:
+    total = inputs[0]
+    for item in inputs[1:]:
+        total = total + item
+    return total / len(inputs)
+
+
+def clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+    """Bounds are attributes before opset 11. Where low is above high, high counts."""
+    lowest = node.attributes.get("min") if low is None or low.numel() == 0 else _number(low)
+    highest = node.attributes.get("max") if high is None or high.numel() == 0 else _number(high)
+    return x if lowest is None and highest is None else torch.clamp(x, lowest, highest)
+
+
+def _number(tensor: Tensor) -> float | int:
+    number: float | int = tensor.item()
+    return number
+
+
+def relu(node: Node, x: Tensor) -> Tensor:
+    return F.relu(x) if x.is_floating_point() else x.clamp(min=0)
+
+
+def leaky_relu(node: Node, x: Tensor) -> Tensor:
+    return F.leaky_relu(x, node.attributes.get("alpha", 0.01))
+
+
+def prelu(node: Node, x: Tensor, slope: Tensor) -> Tensor:
+    """Before opset 7 one slope per channel stands for the second axis."""
+    if node.opset < 7 and slope.ndim == 1 and slope.numel() > 1:
+        slope = slope.reshape(-1, *[1] * (x.ndim - 2))
+    return torch.where(x < 0, slope * x, x)
+
+
+def elu(node: Node, x: Tensor) -> Tensor:
+    return F.elu(x, node.attributes.get("alpha", 1.0))
+
+
+def celu(node: Node, x: Tensor) -> Tensor:
+    return F.celu(x, node.attributes.get("alpha", 1.0))
+
+
+def selu(node: Node, x: Tensor) -> Tensor:
+    alpha: float = node.attributes.get("alpha", 1.67326319217681884765625)
+    gamma: float = node.attributes.get("gamma", 1.05070102214813232421875)
+    return gamma * F.elu(x, alpha)
+
+
+def gelu(node: Node, x: Tensor) -> Tensor:
+    return F.gelu(x, approximate=node.attributes.get("approximate", "none"))
+
+
+def bias_gelu(node: Node, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    return F.gelu(x if bias is None else x + bias)
+
+
+def fast_gelu(node: Node, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    return F.gelu(x if bias is None else x + bias, approximate="tanh")
+
+
+def quick_gelu(node: Node, x: Tensor) -> Tensor:
+    return x * torch.sigmoid(node.attributes.get("alpha", 1.702) * x)
+
+
+def swish(node: Node, x: Tensor) -> Tensor:
+    return x * torch.sigmoid(node.attributes.get("alpha", 1.0) * x)
+
+
+def hard_sigmoid(node: Node, x: Tensor) -> Tensor:
+    return torch.clamp(node.attributes.get("alpha", 0.2) * x + node.attributes.get("beta", 0.5), 0, 1)
+
+
+def hard_swish(node: Node, x: Tensor) -> Tensor:
+    return x * torch.clamp(x / 6 + 0.5, 0, 1)
+
+
+def softplus(node: Node, x: Tensor) -> Tensor:
+    return F.softplus(x)
+
+
+def thresholded_relu(node: Node, x: Tensor) -> Tensor:
+    return torch.where(x > node.attributes.get("alpha", 1.0), x, torch.zeros_like(x))
+
+
+def shrink(node: Node, x: Tensor) -> Tensor:
+    bound, bias = node.attributes.get("lambd", 0.5), node.attributes.get("bias", 0.0)
+    return torch.where(x < -bound, x + bias, torch.where(x > bound, x - bias, torch.zeros_like(x))).to(
+        x.dtype
+    )
+
+
+def error_function(node: Node, x: Tensor) -> Tensor:
+    return torch.erf(x)
+
+
+def is_infinite(node: Node, x: Tensor) -> Tensor:
+    negative = bool(node.attributes.get("detect_negative", 1))
+    positive = bool(node.attributes.get("detect_positive", 1))
+    return torch.isinf(x) & ((x < 0) & negative | (x > 0) & positive)
+
+
+def bit_shift(node: Node, a: Tensor, b: Tensor) -> Tensor:
+    left = node.attributes["direction"] == "LEFT"
+    return torch.bitwise_left_shift(a, b) if left else torch.bitwise_right_shift(a, b)
+
+
+def cast(node: Node, x: Tensor) -> Tensor:
+    """A cast to half precision keeps float32; one to a boolean asks whether the number is not zero."""
+    return cast_to(x, computed_dtype(node.attributes["to"]))
+
+
+def cast_like(node: Node, x: Tensor, target: Tensor) -> Tensor:
+    return cast_to(x, target.dtype)
+
+
+def cast_to(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Through int64 where a negative float becomes an unsigned integer: it wraps, as in C on most machines."""
+    if x.is_floating_point() and dtype in (torch.uint8, torch.int8, torch.int16):
+        return x.to(torch.int64).to(dtype)
+    return x.to(dtype)
+
+
+def identity(node: Node, x: Tensor) -> Tensor:
+    return x
+
+
+def dropout(
+    node: Node, x: Tensor, ratio: Tensor | None = None, mode: Tensor | None = None
+) -> tuple[Tensor, ...]:
+    """As exported for inference: everything is kept."""
+    return x, torch.ones(x.shape, dtype=torch.bool, device=x.device)
+
+
+def constant(node: Node) -> Tensor:
+    """The value as whichever attribute holds it."""
+    (name, value), *_ = node.attributes.items()
+    if name == "value":
+        return computed_tensor(value)
+    return torch.tensor(value, dtype=torch.int64 if name.startswith("value_int") else torch.float32)
+
+
+ARITHMETIC: Table = {
+    "Abs": absolute,
+    "Acos": _plain(torch.acos),
+    "Acosh": _plain(torch.acosh),
+    "Add": _pair(torch.add),
+    "And": _pair(torch.logical_and),
+    "Asin": _plain(torch.asin),
+    "Asinh": _plain(torch.asinh),
+    "Atan": _plain(torch.atan),
+    "Atanh": _plain(torch.atanh),
+    "BitShift": bit_shift,
+    "BitwiseAnd": _pair(torch.bitwise_and),
+    "BitwiseNot": _plain(torch.bitwise_not),
+    "BitwiseOr": _pair(torch.bitwise_or),
+    "BitwiseXor": _pair(torch.bitwise_xor),
+    "Cast": cast,
+    "CastLike": cast_like,
+    "Ceil": _plain(torch.ceil),
+    "Celu": celu,
+    "Clip": clip,
+    "Constant": constant,
+    "Cos": _plain(torch.cos),
+    "Cosh": _plain(torch.cosh),
+    "Div": div,
+    "Dropout": dropout,
+    "Elu": elu,
+    "Equal": _pair(torch.eq),
+    "Erf": error_function,
+    "Exp": _plain(torch.exp),
+    "Floor": _plain(torch.floor),
+    "Gelu": gelu,
+    "Greater": _pair(torch.gt),
+    "GreaterOrEqual": _pair(torch.ge),
+    "HardSigmoid": hard_sigmoid,
+    "HardSwish": hard_swish,
+    "Identity": identity,
+    "IsInf": is_infinite,
+    "IsNaN": _plain(torch.isnan),
+    "LeakyRelu": leaky_relu,
+    "Less": _pair(torch.lt),
+    "LessOrEqual": _pair(torch.le),
+    "Log": _plain(torch.log),
+    "Max": _chain(torch.maximum),
+    "Mean": mean,
+    "Min": _chain(torch.minimum),
+    "Mish": _plain(F.mish),
+    "Mod": mod,
+    "Mul": _pair(torch.mul),
+    "Neg": negative,
+    "Not": _plain(torch.logical_not),
+    "Or": _pair(torch.logical_or),
+    "PRelu": prelu,
+    "Pow": power,
+    "Reciprocal": reciprocal,
+    "Relu": relu,
+    "Round": round_half_even,
+    "Selu": selu,
+    "Shrink": shrink,
+    "Sigmoid": _plain(torch.sigmoid),
+    "Sign": _plain(torch.sign),
+    "Sin": _plain(torch.sin),
+    "Sinh": _plain(torch.sinh),
+    "Softplus": softplus,
+    "Softsign": _plain(F.softsign),
+    "Sqrt": square_root,
+    "Sub": _pair(torch.sub),
+    "Sum": _chain(torch.add),
+    "Swish": swish,
+    "Tan": _plain(torch.tan),
+    "Tanh": _plain(torch.tanh),
+    "ThresholdedRelu": thresholded_relu,
+    "Xor": _pair(torch.logical_xor),
+    "com.microsoft::BiasGelu": bias_gelu,
+    "com.microsoft::FastGelu": fast_gelu,
+    "com.microsoft::Gelu": bias_gelu,
+    "com.microsoft::QuickGelu": quick_gelu,
+}

@@ -1,0 +1,72 @@
+"""Products of matrices."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from compression.graph.trainable.node import Node, Table
+
+
+def matmul(node: Node, a: Tensor, b: Tensor) -> Tensor:
+    return torch.matmul(a, b)
+
+
+def gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+    """alpha * A' * B' + beta * C."""
+    alpha, beta = node.attributes.get("alpha", 1.0), node.attributes.get("beta", 1.0)
+    a = a.t() if node.attributes.get("transA", 0) else a
+    if alpha == 1 and beta == 1 and c is not None and c.ndim == 1 and c.is_floating_point():
+        return F.linear(a, b if node.attributes.get("transB", 0) else b.t(), c)
+    product = torch.matmul(a, b.t() if node.attributes.get("transB", 0) else b)
+    product = product if alpha == 1 else (alpha * product).to(product.dtype)
+    return product if c is None or beta == 0 else (product + beta * c).to(product.dtype)
+
+
+def fused_matmul(node: Node, a: Tensor, b: Tensor) -> Tensor:
+    """alpha * A' * B' of onnxruntime, the last two axes exchanged where asked for."""
+    a = _exchanged(a, node.attributes.get("transA", 0), node.attributes.get("transBatchA", 0))
+    b = _exchanged(b, node.attributes.get("transB", 0), node.attributes.get("transBatchB", 0))
+    alpha: float = node.attributes.get("alpha", 1.0)
+    return torch.matmul(a, b) * alpha
+
+
+def _exchanged(x: Tensor, last: int, batch: int) -> Tensor:
+    if batch:
+        x = x.movedim(0, -2)
+    return x.transpose(-1, -2) if last and x.ndim > 1 else x
+
+
+def einsum(node: Node, *inputs: Tensor) -> Tensor:
+    return torch.einsum(node.attributes["equation"].replace(" ", ""), *inputs)
+
+
+def matmul_integer(
+    node: Node, a: Tensor, b: Tensor, a_zero: Tensor | None = None, b_zero: Tensor | None = None
+) -> Tensor:
+    """Computed in float64, in which 8-bit products and their sums are exact.
+
+    Operands that quantization with straight-through gradients holds as floats give a float result.
+    """
+    left, right = a.double(), b.double()
+    if a_zero is not None:
+        left = left - (a_zero.double().unsqueeze(-1) if a_zero.ndim else a_zero.double())
+    if b_zero is not None:
+        right = right - (b_zero.double().unsqueeze(-2) if b_zero.ndim > 1 else b_zero.double())
+    product = torch.matmul(left, right)
+    floating = [x.dtype for x in (a, b) if x.is_floating_point()]
+    return product.to(floating[0] if floating else torch.int32)
+
+
+def determinant(node: Node, x: Tensor) -> Tensor:
+    found: Tensor = torch.linalg.det(x)
+    return found
+
+
+PRODUCTS: Table = {
+    "Det": determinant,
+    "Einsum": einsum,
+    "Gemm": gemm,
+    "MatMul": matmul,
+    "MatMulInteger": matmul_integer,
+    "com.microsoft::FusedMatMul": fused_matmul,
+}
