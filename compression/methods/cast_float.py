@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from compression.method import Change, Method, Role, StepContext, StepOutcome
-from compression.summary import LayerSummary, ModelSummary
+from compression.method import Change, Role, StepContext, StepOutcome
+from compression.quantization.method import NarrowingMethod
+from compression.summary import LayerSummary
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-class CastFloat(Method):
+class CastFloat(NarrowingMethod):
     """Halves the file by storing float32 weights as float16.
 
     By default on a CPU the runtime turns them back as it loads, so that speed stays as it was: most CPUs have
@@ -41,17 +42,6 @@ class CastFloat(Method):
         le=120,
         description="with float16 arithmetic, outputs less true than this (dB) make the step store only",
     )
-
-    def candidates(self, model: ModelSummary) -> tuple[LayerSummary, ...]:
-        from compression.quantization.forecast import halves
-
-        return tuple(layer for layer in super().candidates(model) if halves(layer))
-
-    def selected(self, model: ModelSummary) -> tuple[LayerSummary, ...]:
-        from compression.quantization.forecast import refuse_small
-
-        refuse_small(self.method, super().candidates(model), self.candidates(model))
-        return super().selected(model)
 
     def after(self, layer: LayerSummary) -> LayerSummary:
         from compression.quantization.forecast import float16_layer

@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from compression.method import Change, Method, Role, StepContext, StepOutcome
+from compression.method import Change, Role, StepContext, StepOutcome
+from compression.quantization.method import NarrowingMethod
 from compression.summary import DatasetSummary, LayerSummary, ModelSummary
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-class QuantizeDynamic(Method):
+class QuantizeDynamic(NarrowingMethod):
     """Computes matrix products and LSTMs in 8-bit integers, with activation ranges taken anew at every
     inference.
 
@@ -48,17 +49,6 @@ class QuantizeDynamic(Method):
     max_seconds: float = Field(
         30.0, ge=1, le=3600, description="wall time for building and measuring candidates, about"
     )
-
-    def candidates(self, model: ModelSummary) -> tuple[LayerSummary, ...]:
-        from compression.quantization.forecast import shrinks
-
-        return tuple(layer for layer in super().candidates(model) if shrinks(layer))
-
-    def selected(self, model: ModelSummary) -> tuple[LayerSummary, ...]:
-        from compression.quantization.forecast import refuse_small
-
-        refuse_small(self.method, super().candidates(model), self.candidates(model))
-        return super().selected(model)
 
     def after(self, layer: LayerSummary) -> LayerSummary:
         from compression.quantization.forecast import int8_layer

@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from compression.method import Change, Method, Role, StepContext, StepOutcome
+from compression.method import Change, Role, StepContext, StepOutcome
+from compression.quantization.method import NarrowingMethod
 from compression.summary import DatasetSummary, LayerSummary, ModelSummary
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-class QuantizeStatic(Method):
+class QuantizeStatic(NarrowingMethod):
     """Computes in 8-bit integers with ranges learned from calibration data, only where measurement says it
     pays.
 
@@ -70,17 +71,6 @@ class QuantizeStatic(Method):
     max_seconds: float = Field(
         60.0, ge=1, le=3600, description="wall time for building and measuring candidates, about"
     )
-
-    def candidates(self, model: ModelSummary) -> tuple[LayerSummary, ...]:
-        from compression.quantization.forecast import shrinks
-
-        return tuple(layer for layer in super().candidates(model) if shrinks(layer))
-
-    def selected(self, model: ModelSummary) -> tuple[LayerSummary, ...]:
-        from compression.quantization.forecast import refuse_small
-
-        refuse_small(self.method, super().candidates(model), self.candidates(model))
-        return super().selected(model)
 
     def after(self, layer: LayerSummary) -> LayerSummary:
         from compression.quantization.forecast import int8_layer

@@ -38,11 +38,6 @@ def int8_bytes(op_type: str, shape: Sequence[int]) -> int:
     return math.prod(shape) + 4 * math.prod(shape[axis] for axis in axes or ()) + CHAIN_BYTES
 
 
-def shrinks(layer: LayerSummary) -> bool:
-    """Whether int8 would make any of the layer's weights smaller."""
-    return any(_saves(layer, position) for position in range(len(layer.weights)))
-
-
 def int8_layer(layer: LayerSummary) -> LayerSummary:
     """The layer with its matrices stored as int8, where that is smaller."""
     weights = tuple(
@@ -61,11 +56,6 @@ def as_type(weight: WeightSummary, dtype: str, size_bytes: int) -> WeightSummary
 def _saves(layer: LayerSummary, position: int) -> bool:
     weight = layer.weights[position]
     return is_matrix(layer, position) and int8_bytes(layer.op_type, weight.shape) < weight.size_bytes
-
-
-def halves(layer: LayerSummary) -> bool:
-    """Whether float16 would make any of the layer's weights smaller."""
-    return any(_halved(layer, position) for position in range(len(layer.weights)))
 
 
 def float16_layer(layer: LayerSummary) -> LayerSummary:
