@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from compression.errors import NotTrainable
 from compression.graph.trainable.elements import computed_dtype, computed_tensor
 from compression.graph.trainable.node import Node, Operator, Table, axis_of
 
@@ -165,6 +166,10 @@ def swish(node: Node, x: Tensor) -> Tensor:
     return x * torch.sigmoid(node.attributes.get("alpha", 1.0) * x)
 
 
+def swiglu(node: Node, gate: Tensor, x: Tensor) -> Tensor:
+    return swish(node, gate) * x
+
+
 def hard_sigmoid(node: Node, x: Tensor) -> Tensor:
     return torch.clamp(node.attributes.get("alpha", 0.2) * x + node.attributes.get("beta", 0.5), 0, 1)
 
@@ -219,6 +224,14 @@ def cast_to(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.to(dtype)
 
 
+def bit_cast(node: Node, x: Tensor) -> Tensor:
+    """The same bits as another type; only between types that the view holds as they are stored."""
+    dtype = computed_dtype(node.attributes["to"])
+    if dtype.itemsize != x.dtype.itemsize:
+        raise NotTrainable("bits are not reinterpreted in types that are computed in a wider one")
+    return x.view(dtype)
+
+
 def identity(node: Node, x: Tensor) -> Tensor:
     return x
 
@@ -248,6 +261,7 @@ ARITHMETIC: Table = {
     "Asinh": _plain(torch.asinh),
     "Atan": _plain(torch.atan),
     "Atanh": _plain(torch.atanh),
+    "BitCast": bit_cast,
     "BitShift": bit_shift,
     "BitwiseAnd": _pair(torch.bitwise_and),
     "BitwiseNot": _plain(torch.bitwise_not),
@@ -305,6 +319,7 @@ ARITHMETIC: Table = {
     "Sqrt": square_root,
     "Sub": _pair(torch.sub),
     "Sum": _chain(torch.add),
+    "SwiGLU": swiglu,
     "Swish": swish,
     "Tan": _plain(torch.tan),
     "Tanh": _plain(torch.tanh),

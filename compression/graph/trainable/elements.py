@@ -60,7 +60,7 @@ def computed_array(array: np.ndarray) -> np.ndarray:
     """
     if array.dtype.kind in "OSU":
         raise NotTrainable("tensors of strings are not computed with")
-    if array.dtype.name == "bfloat16" or array.dtype.name.startswith("float8"):
+    if array.dtype.name == "bfloat16" or array.dtype.name.startswith(("float8_", "float6_", "float4_")):
         return array.astype(np.float32)
     if array.dtype.name in ("int4", "int2"):
         return array.astype(np.int8)

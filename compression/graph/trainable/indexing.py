@@ -297,7 +297,9 @@ def space_to_depth(node: Node, x: Tensor) -> Tensor:
     block = node.attributes["blocksize"]
     batch, channels, height, width = x.shape
     parts = x.reshape(batch, channels, height // block, block, width // block, block)
-    return parts.permute(0, 3, 5, 1, 2, 4).reshape(batch, -1, height // block, width // block)
+    blocks_first = node.attributes.get("mode", "DCR") == "DCR"
+    moved = parts.permute(0, 3, 5, 1, 2, 4) if blocks_first else parts.permute(0, 1, 3, 5, 2, 4)
+    return moved.reshape(batch, -1, height // block, width // block)
 
 
 def compress(node: Node, x: Tensor, condition: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ from compression.graph.trainable.indexing import INDEXING
 from compression.graph.trainable.node import Table
 from compression.graph.trainable.products import PRODUCTS
 from compression.graph.trainable.reductions import REDUCTIONS
+from compression.graph.trainable.regions import REGIONS
+from compression.graph.trainable.signals import SIGNALS
 
 OPERATORS: Table = {
     **ARITHMETIC,
@@ -15,6 +17,8 @@ OPERATORS: Table = {
     **INDEXING,
     **PRODUCTS,
     **REDUCTIONS,
+    **REGIONS,
+    **SIGNALS,
 }
 
 READ_ON_CPU: Mapping[str, frozenset[int]] = {
