@@ -11,12 +11,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from compression.checkpoints import EVERY_S
 from compression.measurements import Measurements
 from compression.method import Device, LayerOutcome, Role
 from compression.spec import CompressionSpec
 
 STEPS_FOLDER = "steps"
 """Under the job folder; step i leaves `steps/<i>/model.onnx` (and `model.onnx.data` beside it)."""
+CHECKPOINTS_FOLDER = "checkpoints"
+"""Under the job folder; step i keeps how far it is in `checkpoints/<i>/`, until it has finished."""
 
 
 class Value(BaseModel):
@@ -59,13 +62,22 @@ class StepFinished(Value):
     files: tuple[str, ...] = Field(description="paths relative to the job folder; the model itself first")
 
 
+class CheckpointSaved(Value):
+    """The step has saved how far it is. The file is complete and is never written again; it goes in time."""
+
+    type: Literal["checkpoint_saved"] = "checkpoint_saved"
+    index: int
+    file: str = Field(description="path relative to the job folder")
+
+
 class Note(Value):
     type: Literal["note"] = "note"
     message: str
 
 
-Event = Annotated[StepStarted | Progress | StepFinished | Note, Field(discriminator="type")]
-EVENT: TypeAdapter[StepStarted | Progress | StepFinished | Note] = TypeAdapter(Event)
+AnyEvent = StepStarted | Progress | CheckpointSaved | StepFinished | Note
+Event = Annotated[AnyEvent, Field(discriminator="type")]
+EVENT: TypeAdapter[AnyEvent] = TypeAdapter(Event)
 """Reads an event back from JSON: `EVENT.validate_json(line)`."""
 
 
@@ -95,6 +107,10 @@ class Job:
     device: Device = "cpu"
     finished: tuple[FinishedStep, ...] = ()
     """The first steps of the spec, in order, that need not run again."""
+    checkpoint: Path | None = None
+    """What an earlier attempt saved in the middle of the step after those."""
+    checkpoint_every_s: float = EVERY_S
+    """Seconds after which a running step's next checkpoint is due."""
     threads: int = field(default_factory=_usable_cores)
     request: Mapping[str, Any] = field(default_factory=dict)
     """What recipe.json repeats of the request beside the spec: model_id, data (ids by role), name, labels."""

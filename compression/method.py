@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from compression.checkpoints import Checkpoints, NoCheckpoints
 from compression.errors import CompressionError, NotApplicable, SelectorMatchedNothing
 from compression.selector import LayerSelector, matches
 from compression.summary import DatasetSummary, LayerSummary, ModelSummary
@@ -106,6 +107,8 @@ class StepContext:
     """Tells progress: fraction done in 0..1 and a short present-tense message. Cheap; call it often."""
     timing: Callable[[], AbstractContextManager[None]] = nullcontext
     """Hold it while inferences are timed, and only then: no two jobs of a machine time at once."""
+    checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
+    """A step that takes minutes saves here how far it is, and begins with what `load` gives."""
 
 
 @dataclass(frozen=True, kw_only=True)

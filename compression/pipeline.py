@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compression.checkpoints import FolderCheckpoints
 from compression.data import Dataset, open_dataset
 from compression.errors import CompressionError
 from compression.job import (
+    CHECKPOINTS_FOLDER,
     STEPS_FOLDER,
+    CheckpointSaved,
     Event,
     FinishedStep,
     Job,
@@ -59,19 +62,19 @@ def run(job: Job, listener: Listener, timing: Callable[[], AbstractContextManage
     job.folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as cleanup:
         cleanup.callback(shutil.rmtree, job.folder / WORK_FOLDER, ignore_errors=True)
-        bench = _prepare(job, timing)
+        bench = _prepare(job, listener, timing)
         for dataset in bench.data.values():
             cleanup.callback(dataset.close)
-        return _run(job, bench, listener)
+        return _run(job, bench)
 
 
-def _run(job: Job, bench: "_Bench", listener: Listener) -> Result:
+def _run(job: Job, bench: "_Bench") -> Result:
     seconds = [step.seconds for step in bench.forecast.steps]
     seconds.append(max(bench.forecast.seconds - sum(seconds), 1.0))
-    tracker = Tracker(seconds, listener, done=len(job.finished))
+    tracker = Tracker(seconds, bench.listener, done=len(job.finished), midway=job.checkpoint is not None)
     records = [(done.outcome, done.seconds) for done in job.finished]
     for index in range(len(job.finished), len(job.spec.steps)):
-        records.append(_run_step(job, index, bench, tracker, listener))
+        records.append(_run_step(job, index, bench, tracker))
     files = _step_files(job, len(job.spec.steps) - 1)
     measurements = _evaluate(job, bench, files[0], tracker)
     outputs = write_outputs(job, files, records, measurements)
@@ -88,10 +91,11 @@ class _Bench:
     data: Mapping[Role, Dataset]
     probe: Probe
     forecast: Preflight
+    listener: Listener
     timing: Callable[[], AbstractContextManager[None]]
 
 
-def _prepare(job: Job, timing: Callable[[], AbstractContextManager[None]]) -> _Bench:
+def _prepare(job: Job, listener: Listener, timing: Callable[[], AbstractContextManager[None]]) -> _Bench:
     from compression.graph import load, summarise
     from compression.graph.loading import external_files
 
@@ -111,16 +115,20 @@ def _prepare(job: Job, timing: Callable[[], AbstractContextManager[None]]) -> _B
         original, model, summary.inputs, order, device=job.device, threads=job.threads, seed=job.spec.seed
     )
     return _Bench(
-        original=original, summary=summary, data=data, probe=probe, forecast=forecast, timing=timing
+        original=original,
+        summary=summary,
+        data=data,
+        probe=probe,
+        forecast=forecast,
+        listener=listener,
+        timing=timing,
     )
 
 
-def _run_step(
-    job: Job, index: int, bench: _Bench, tracker: Tracker, listener: Listener
-) -> tuple[StepRecord, float]:
+def _run_step(job: Job, index: int, bench: _Bench, tracker: Tracker) -> tuple[StepRecord, float]:
     step = job.spec.steps[index]
     name = f"steps.{index} ({step.method})"
-    listener(StepStarted(index=index, method=step.method))
+    bench.listener(StepStarted(index=index, method=step.method))
     tracker.report(index, 0.0, f"starting {step.method}")
     began = time.monotonic()
     scratch = _empty(job.folder / WORK_FOLDER / "step")
@@ -140,10 +148,11 @@ def _run_step(
     )
     seconds = time.monotonic() - began
     tracker.report(index, 1.0, f"finished {step.method}")
+    shutil.rmtree(job.folder / CHECKPOINTS_FOLDER / str(index), ignore_errors=True)
     relative = tuple(str(file.relative_to(job.folder)) for file in files)
-    listener(StepFinished(index=index, seconds=seconds, outcome=record, files=relative))
+    bench.listener(StepFinished(index=index, seconds=seconds, outcome=record, files=relative))
     for note in record.notes:
-        listener(Note(message=note))
+        bench.listener(Note(message=note))
     return record, seconds
 
 
@@ -162,8 +171,23 @@ def _apply(job: Job, index: int, bench: _Bench, scratch: Path, tracker: Tracker)
         seed=job.spec.seed,
         report=lambda fraction, message: tracker.report(index, 0.9 * fraction, message),
         timing=bench.timing,
+        checkpoints=_checkpoints(job, index, bench.listener),
     )
     return step.apply(model, context)
+
+
+def _checkpoints(job: Job, index: int, listener: Listener) -> FolderCheckpoints:
+    """Of one step. What an earlier attempt saved is the first unfinished step's."""
+
+    def announce(path: Path) -> None:
+        listener(CheckpointSaved(index=index, file=str(path.relative_to(job.folder))))
+
+    return FolderCheckpoints(
+        job.folder / CHECKPOINTS_FOLDER / str(index),
+        announce,
+        saved=job.checkpoint if index == len(job.finished) else None,
+        every_s=job.checkpoint_every_s,
+    )
 
 
 def _save(job: Job, index: int, model: "ir.Model", bench: _Bench) -> tuple[Path, ...]:

@@ -20,9 +20,13 @@ class Tracker:
         listener: Callable[[Event], None],
         *,
         done: int = 0,
+        midway: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`done` parts were finished by an earlier attempt: they count as done but took no time here."""
+        """`done` parts were finished by an earlier attempt: they count as done but took no time here.
+
+        `midway`: so does what the next part first tells, for it goes on from a checkpoint.
+        """
         self._seconds = [max(part, 1e-3) for part in seconds]
         self._listener = listener
         self._clock = clock
@@ -30,17 +34,21 @@ class Tracker:
         self._told = float("-inf")
         self._overall = 0.0
         self._head_start = sum(self._seconds[:done]) / sum(self._seconds)
+        self._midway = midway
 
     def report(self, index: int, fraction: float, message: str) -> None:
         """Part `index` is done by `fraction` (0..1, clamped)."""
         fraction = min(max(fraction, 0.0), 1.0)
         now = self._clock()
-        if now - self._told < QUIET_S and 0.0 < fraction < 1.0:
+        if now - self._told < QUIET_S and 0.0 < fraction < 1.0 and not self._midway:
             return
         self._told = now
         total = sum(self._seconds)
         done = sum(self._seconds[:index]) + fraction * self._seconds[index]
         self._overall = min(1.0, max(self._overall, done / total))
+        if self._midway and fraction > 0.0:
+            self._midway = False
+            self._head_start = self._overall
         self._listener(
             Progress(
                 index=index,

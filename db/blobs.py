@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from db.clock import utcnow
 from db.errors import ObjectMissing
-from db.models import Artifact, Asset, AssetState, Blob, StepResultFile
+from db.models import Artifact, Asset, AssetState, Blob, JobCheckpoint, StepResultFile
 from db.session import Database, after_commit, database_of, lock
 from db.storage import ObjectStore
 
@@ -60,15 +60,18 @@ def delete_unless_recorded(database: Database, store: ObjectStore, project_id: s
 
 
 def is_referenced() -> ColumnElement[bool]:
-    """Whether an asset, an artifact or a kept step result refers to the blob of the enclosing query."""
+    """Whether an asset, an artifact, a kept step result or a checkpoint refers to the enclosing query's blob."""
     kept_step = exists().where(
         StepResultFile.project_id == Blob.project_id, StepResultFile.sha256 == Blob.sha256
     )
-    return is_counted() | kept_step
+    checkpoint = exists().where(
+        JobCheckpoint.project_id == Blob.project_id, JobCheckpoint.sha256 == Blob.sha256
+    )
+    return is_counted() | kept_step | checkpoint
 
 
 def is_counted() -> ColumnElement[bool]:
-    """Whether the enclosing query's blob counts towards the quota: the step cache is free of charge."""
+    """Whether the enclosing query's blob counts towards the quota: what only saves time is free of charge."""
     asset = exists().where(
         Asset.project_id == Blob.project_id,
         Asset.sha256 == Blob.sha256,

@@ -228,6 +228,22 @@ class JobStep(Base):
     outcome: Mapped[dict[str, Any] | None] = mapped_column(doc="layers, notes, details, size_bytes")
 
 
+class JobCheckpoint(Base):
+    """How far a job's unfinished step is: one file, replaced as the step goes on."""
+
+    __tablename__ = "job_checkpoints"
+    __table_args__ = (Index("job_checkpoints_bytes", "project_id", "sha256"),)
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"), primary_key=True)
+    project_id: Mapped[str] = mapped_column(ForeignKey("projects.id"))
+    step_key: Mapped[str] = mapped_column(
+        String(64), doc="the key under which the step's result will be: all that determines it"
+    )
+    sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    saved_at: Mapped[datetime]
+
+
 class StepResult(Base):
     """The step cache: a finished step's model by everything that determines it."""
 

@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     job_memory_bytes: int = Field(16 * GIB, gt=0, description="of a job's sandbox child")
     inspection_time_limit_s: float = Field(120, gt=0, description="of one look into an upload")
     inspection_memory_bytes: int = Field(4 * GIB, gt=0, description="of an inspection's sandbox child")
+    checkpoint_s: float = Field(
+        45, ge=0, description="a step that takes long saves so often how far it is, for the next attempt"
+    )
     max_attempts: int = Field(3, ge=1, description="a job whose worker died so often fails")
     lease_s: float = Field(30, gt=0, description="a worker not heard of for so long has lost its job")
     heartbeat_s: float = Field(10, gt=0, description="how often a worker renews its lease; well below it")

@@ -17,7 +17,9 @@ ENTRIES = (RUN_PIPELINE, INSPECT_MODEL, INSPECT_DATASET, DESCRIBE_DEVICES)
 
 
 def run_pipeline(folder: Path, request: Mapping[str, Any], channel: Channel) -> Mapping[str, Any]:
-    """`request`: spec, model, data (paths in the folder by role), device, threads, finished, request."""
+    """`request`: spec, model, data (paths in the folder by role), device, threads, finished, checkpoint (a path
+    or null), checkpoint_every_s, request.
+    """
     from compression import pipeline
 
     job = Job(
@@ -28,6 +30,8 @@ def run_pipeline(folder: Path, request: Mapping[str, Any], channel: Channel) -> 
         device=request["device"],
         threads=request["threads"],
         finished=tuple(_finished_step(step) for step in request["finished"]),
+        checkpoint=folder / request["checkpoint"] if request["checkpoint"] else None,
+        checkpoint_every_s=request["checkpoint_every_s"],
         request=request["request"],
     )
     result = pipeline.run(job, lambda event: channel.event(event.model_dump(mode="json")), channel.timing)

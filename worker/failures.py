@@ -3,6 +3,7 @@
 SandboxError
 ├── Refused             the library said no: a domain error of the child, with its code
 ├── Failed              the child was stopped or died: out_of_memory, time_limit, disk_limit, crashed, ...
+│   └── OutputGone      a file that it named is not there
 ├── Interrupted         the sandbox itself went away; the same work may be started again at once
 └── Stopped             it was asked to stop
 """
@@ -45,6 +46,10 @@ class Refused(SandboxError):
 
 
 class Failed(SandboxError):
+    pass
+
+
+class OutputGone(Failed):
     pass
 
 
@@ -107,10 +112,8 @@ def broken_protocol(what: str) -> Failed:
     )
 
 
-def bad_output(name: str, what: str) -> Failed:
-    return Failed(
-        "bad_output", f"The result file {name!r} was not taken: {what}.", hint="Please report this."
-    )
+def bad_output(name: str, what: str, kind: type[Failed] = Failed) -> Failed:
+    return kind("bad_output", f"The result file {name!r} was not taken: {what}.", hint="Please report this.")
 
 
 def internal_error(message: str) -> Failed:

@@ -1,6 +1,6 @@
 """Puts into a job folder what its run starts from.
 
-The model, the datasets, and the last step that is done already.
+The model, the datasets, the last step that is done already, and how far the one after it is.
 """
 
 import re
@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from compression.cache_key import first_key, step_key
-from compression.job import STEPS_FOLDER, StepRecord
+from compression.job import CHECKPOINTS_FOLDER, STEPS_FOLDER, StepRecord
 from compression.method import Device, Role
 from compression.spec import CompressionSpec
 from db import jobs
@@ -85,6 +85,25 @@ def restore_steps(services: Services, job: Job, inputs: Inputs, folder: Path) ->
             known.pop()
     _mark_done(services, job, known)
     return [{"outcome": step.record, "seconds": step.seconds} for step in known]
+
+
+def restore_checkpoint(
+    services: Services, job: Job, inputs: Inputs, folder: Path, finished: int
+) -> str | None:
+    """What an earlier attempt saved in the step after the `finished` ones: its path in the folder."""
+    if finished == len(inputs.keys):
+        return None
+    with services.database.read() as s:
+        found = jobs.find_checkpoint(s, job.id, inputs.keys[finished])
+    if found is None:
+        return None
+    path = f"{CHECKPOINTS_FOLDER}/{finished}/restored"
+    (folder / path).parent.mkdir(parents=True)
+    try:
+        services.store.get(object_key(job.project_id, found.sha256), folder / path)
+    except ObjectMissing:
+        return None
+    return path
 
 
 def missing(what: str) -> Failed:

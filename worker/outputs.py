@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from db.blobs import object_key
 from db.storage import ObjectStore
-from worker.failures import bad_output
+from worker.failures import OutputGone, bad_output
 
 _CHUNK_BYTES = 1 << 20
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -91,6 +91,8 @@ def _step(parent: int, name: str, flags: int, path: str) -> int:
     """The next descriptor on the way; `parent` is closed once it has served."""
     try:
         opened = os.open(name, flags, dir_fd=parent)
+    except FileNotFoundError as error:
+        raise bad_output(path, "it is not there", OutputGone) from error
     except OSError as error:
         raise bad_output(path, error.strerror or "it cannot be opened") from error
     os.close(parent)

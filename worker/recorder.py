@@ -1,4 +1,4 @@
-"""Keeps what a running job tells: progress on its row, finished steps in the object store and the step cache.
+"""Keeps what a running job tells: progress on its row, finished steps and checkpoints in the object store.
 
 It has a thread of its own, so that neither the child nor the watch over it waits for the database or an
 upload.
@@ -15,12 +15,21 @@ import structlog
 from pydantic import ValidationError
 from sqlalchemy.exc import SQLAlchemyError
 
-from compression.job import EVENT, STEPS_FOLDER, Note, Progress, StepFinished, StepStarted
+from compression.job import (
+    CHECKPOINTS_FOLDER,
+    EVENT,
+    STEPS_FOLDER,
+    CheckpointSaved,
+    Note,
+    Progress,
+    StepFinished,
+    StepStarted,
+)
 from db import jobs
 from db.errors import StorageError
 from db.models import Job
 from db.step_results import StepFile, store_step_result
-from worker.failures import Failed, broken_protocol
+from worker.failures import Failed, OutputGone, broken_protocol
 from worker.heart import End, Heart
 from worker.outputs import StoredFile, store_file
 from worker.services import Services
@@ -30,6 +39,7 @@ log = structlog.get_logger(__name__)
 _PROGRESS_S = 0.25
 _NOTES = 200
 _STEP_FILES = 4
+_Kept = StepStarted | CheckpointSaved | StepFinished | Note
 
 
 class Recorder:
@@ -55,8 +65,9 @@ class Recorder:
         self._folder = folder
         self._keys = keys
         self._max_bytes = max_bytes
-        self._events: queue.Queue[StepStarted | StepFinished | Note | None] = queue.Queue()
+        self._events: queue.Queue[_Kept | None] = queue.Queue()
         self._progress: Progress | None = None
+        self._newest: CheckpointSaved | None = None
         self._progress_at = 0.0
         self._notes = 0
         self._thread = threading.Thread(target=self._keep_on, name=f"recorder-{job.id}", daemon=True)
@@ -81,8 +92,10 @@ class Recorder:
         if isinstance(event, Progress):
             self._progress = event
             return
-        if isinstance(event, StepStarted | StepFinished) and not 0 <= event.index < len(self._keys):
+        if not isinstance(event, Note) and not 0 <= event.index < len(self._keys):
             raise broken_protocol("a step that there is not")
+        if isinstance(event, CheckpointSaved):
+            self._newest = event
         self._notes += isinstance(event, Note)
         if not isinstance(event, Note) or self._notes <= _NOTES:
             self._events.put(event)
@@ -115,9 +128,11 @@ class Recorder:
             log.exception("recorder_failed", job=self._job.id)
             self._heart.stop(End.BROKEN)
 
-    def _keep(self, event: StepStarted | StepFinished | Note) -> bool:
+    def _keep(self, event: _Kept) -> bool:
         if isinstance(event, StepFinished):
             return self._keep_step(event)
+        if isinstance(event, CheckpointSaved):
+            return event is not self._newest or self._keep_checkpoint(event)
         with self._services.database.transaction() as s:
             if isinstance(event, Note):
                 return jobs.note(s, self._job.id, self._token, event.message[:2000])
@@ -139,9 +154,32 @@ class Recorder:
                 eta_s=progress.eta_s,
             )
 
+    def _keep_checkpoint(self, event: CheckpointSaved) -> bool:
+        """One that cannot be kept costs nothing now: the next may be, or the step ends without."""
+        services, job = self._services, self._job
+        try:
+            stored = self._store(CHECKPOINTS_FOLDER, event.index, event.file)
+            with services.database.transaction() as s:
+                return jobs.save_checkpoint(
+                    s,
+                    services.store,
+                    job.id,
+                    self._token,
+                    step_key=self._keys[event.index],
+                    sha256=stored.sha256,
+                    size_bytes=stored.size_bytes,
+                )
+        except OutputGone:  # The child was faster than we are and has replaced it.
+            return True
+        except StorageError as error:
+            log.warning("checkpoint_not_kept", job=job.id, error=str(error))
+            return True
+
     def _keep_step(self, event: StepFinished) -> bool:
-        """The checkpoint: bytes first, then the rows that name them."""
-        stored = tuple(self._store(event.index, path) for path in event.files[: _STEP_FILES + 1])
+        """Bytes first, then the rows that name them."""
+        stored = tuple(
+            self._store(STEPS_FOLDER, event.index, path) for path in event.files[: _STEP_FILES + 1]
+        )
         if not stored or len(stored) > _STEP_FILES:
             raise broken_protocol("a step with no files or too many")
         outcome = event.outcome.model_dump(mode="json")
@@ -155,12 +193,13 @@ class Recorder:
                 kept = {"record": outcome, "seconds": event.seconds}
                 key = self._keys[event.index]
                 store_step_result(s, services.store, job.project_id, key, files=files, outcome=kept)
+                jobs.drop_checkpoint(s, services.store, job.id)
         self.kept[event.index] = stored
         return ours
 
-    def _store(self, index: int, path: str) -> StoredFile:
+    def _store(self, parent: str, index: int, path: str) -> StoredFile:
         folder, slash, name = path.rpartition("/")
-        if f"{folder}{slash}" != f"{STEPS_FOLDER}/{index}/" or not name or len(name) > 100:
+        if f"{folder}{slash}" != f"{parent}/{index}/" or not name or len(name) > 100:
             raise broken_protocol("a step's file outside its folder")
         return store_file(
             self._services.store, self._job.project_id, self._folder, path, max_bytes=self._max_bytes

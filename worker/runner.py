@@ -4,7 +4,7 @@
 |---|---|
 | result | outputs stored, then artifacts, measurements and state in one transaction |
 | refused by the library, crashed, over a limit | `failed` with code and hint; finished steps are kept |
-| the sandbox went away | started again from the last finished step, twice at most, then `failed` |
+| the sandbox went away | started again from the last finished step or checkpoint, twice at most, then `failed` |
 | cancel was asked | `cancelled` |
 | this worker shuts down | `release`: queued again, the attempt not counted |
 | the lease was lost | everything is dropped |
@@ -30,7 +30,7 @@ from worker.child import RUN_PIPELINE
 from worker.confinement import Limits
 from worker.failures import Interrupted, SandboxError, Stopped
 from worker.heart import End, Heart
-from worker.inputs import Inputs, fetch, read_inputs, restore_steps
+from worker.inputs import Inputs, fetch, read_inputs, restore_checkpoint, restore_steps
 from worker.outputs import StoredFile, store_file
 from worker.recorder import Recorder
 from worker.sandbox import usable_cores
@@ -122,13 +122,16 @@ class _Attempt:
     def _prepare(self, inputs: Inputs, folder: Path) -> dict[str, Any]:
         data = {str(role): self._fetch(asset, folder, str(role)) for role, asset in inputs.data.items()}
         job = self._job
+        finished = restore_steps(self._services, job, inputs, folder)
         return {
             "spec": job.spec,
             "model": self._fetch(inputs.model, folder, "model"),
             "data": data,
             "device": inputs.device,
             "threads": self._services.threads,
-            "finished": restore_steps(self._services, job, inputs, folder),
+            "finished": finished,
+            "checkpoint": restore_checkpoint(self._services, job, inputs, folder, len(finished)),
+            "checkpoint_every_s": self._services.settings.checkpoint_s,
             "request": {"model_id": job.model_id, "data": job.data, "name": job.name, "labels": job.labels},
         }
 

@@ -90,6 +90,7 @@ def ring_unheard(services: Services) -> None:
 def tidy(services: Services) -> None:
     """Keeps the step cache within its bounds and forgets what is over."""
     settings = services.settings
+    _drop_past_checkpoints(services)
     with services.database.read() as s:
         project_ids = projects_with_step_results(s)
     for project_id in project_ids:
@@ -105,6 +106,14 @@ def tidy(services: Services) -> None:
         idempotency.remove_old(s)
         workers.remove_silent(s)
     drop_stale_folders(settings.work_folder)
+
+
+def _drop_past_checkpoints(services: Services) -> None:
+    with services.database.read() as s:
+        job_ids = jobs.past_checkpoints(s, utcnow())
+    for job_id in job_ids:
+        with services.database.transaction() as s:
+            jobs.drop_checkpoint(s, services.store, job_id)
 
 
 def claim_folder(folder: Path) -> int:

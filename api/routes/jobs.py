@@ -162,7 +162,7 @@ def cancel_job(caller: JobWriter, services: ServicesHere, job_id: JobId) -> Job:
     },
 )
 def retry_job(caller: JobWriter, services: ServicesHere, job_id: JobId) -> Response:
-    """Repeat a failed, cancelled or expired job as a new one, which goes on from its last finished step."""
+    """Repeat a failed, cancelled or expired job as a new one, which goes on from where that one got."""
     with services.database.transaction() as s:
         job = rows.retry(s, caller.project_id, job_id)
         after_commit(s, lambda: submission.ring(services, job))

@@ -17,7 +17,7 @@ is written in the same transaction. This is the whole table:
 | running, cancelling | cancelled | `cancelled` | worker | token |
 | cancelling | cancelled | `succeed`, `release` | worker | token; who asked was promised that it stops |
 | running | queued | `release` | worker shutting down | token; the attempt is not counted |
-| running | queued | `lost` | sweeper | lease expired; the attempt counts, finished steps stay |
+| running | queued | `lost` | sweeper | lease expired; the attempt counts, finished steps and the checkpoint stay |
 | running | failed | `lost` | sweeper | lease expired; attempts (`poison`) or time (`time_limit`) used up |
 | cancelling | cancelled | `lost` | sweeper | lease expired |
 
@@ -35,6 +35,10 @@ from db.jobs.attempts import keep_artifacts as keep_artifacts
 from db.jobs.attempts import release as release
 from db.jobs.attempts import succeed as succeed
 from db.jobs.attempts import time_left_s as time_left_s
+from db.jobs.checkpoints import drop_checkpoint as drop_checkpoint
+from db.jobs.checkpoints import find_checkpoint as find_checkpoint
+from db.jobs.checkpoints import past_checkpoints as past_checkpoints
+from db.jobs.checkpoints import save_checkpoint as save_checkpoint
 from db.jobs.queries import find_job as find_job
 from db.jobs.queries import get_job as get_job
 from db.jobs.queries import list_jobs as list_jobs

@@ -137,7 +137,7 @@ def release(s: Session, job_id: str, token: str, now: datetime | None = None) ->
     job = find_job(s, job_id)
     if job is None or job.token != token:
         return False
-    reason = "The worker shut down; the job goes on from its last finished step."
+    reason = "The worker shut down; the job goes on from its last finished step or checkpoint."
     ran_s = ran_until(job, now)
     if requeue(s, job, now, attempt=job.attempt - 1, ran_s=ran_s, guard=Job.token == token, reason=reason):
         return True

@@ -96,7 +96,7 @@ def _take_back_one(s: Session, job: Job, now: datetime, max_attempts: int) -> No
     elif ran_s >= job.time_limit_s:
         _fail_time_limit(s, job, now)
     else:
-        reason = "Its worker was lost; the job goes on from its last finished step."
+        reason = "Its worker was lost; the job goes on from its last finished step or checkpoint."
         requeue(s, job, now, attempt=job.attempt, ran_s=ran_s, guard=dead, reason=reason)
 
 

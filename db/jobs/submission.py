@@ -11,6 +11,7 @@ from db.errors import AssetNotReady, Conflict, JobFinished, NotFound, QuotaExcee
 from db.events import add_event
 from db.ids import new_id
 from db.jobs._moves import finish, move
+from db.jobs.checkpoints import pass_on_checkpoint
 from db.jobs.queries import get_job
 from db.models import Asset, AssetKind, AssetState, Job, JobState, JobStep, StepState
 from db.projects import check_space, lock_project, queued_jobs
@@ -97,13 +98,14 @@ def request_cancel(s: Session, project_id: str, job_id: str) -> Job:
 def retry(s: Session, project_id: str, job_id: str) -> Job:
     """A new job like a failed, cancelled or expired one; ring for it after the commit.
 
-    Steps that the old one finished are served from the step cache. Raises what `submit` raises, and
+    Steps that the old one finished are served from the step cache, and it goes on from the old one's
+    checkpoint where that has one. Raises what `submit` raises, and
     `Conflict` for a job that has not ended so.
     """
     job = get_job(s, project_id, job_id)
     if job.state not in (JobState.FAILED, JobState.CANCELLED, JobState.EXPIRED):
         raise Conflict(f"The job {job_id} is {job.state}; only a failed, cancelled or expired one is retried")
-    return submit(
+    again = submit(
         s,
         project_id=project_id,
         name=job.name,
@@ -116,6 +118,8 @@ def retry(s: Session, project_id: str, job_id: str) -> Job:
         time_limit_s=job.time_limit_s,
         retry_of=job.id,
     )
+    pass_on_checkpoint(s, job.id, again.id)
+    return again
 
 
 def _check_asset(s: Session, project_id: str, kind: AssetKind, asset_id: str) -> None:

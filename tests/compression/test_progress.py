@@ -13,8 +13,8 @@ class Clock:
         return self.now
 
 
-def tracker(heard: list[Event], clock: Clock, done: int = 0) -> Tracker:
-    return Tracker([1.0, 3.0], heard.append, done=done, clock=clock)
+def tracker(heard: list[Event], clock: Clock, done: int = 0, midway: bool = False) -> Tracker:
+    return Tracker([1.0, 3.0], heard.append, done=done, midway=midway, clock=clock)
 
 
 def last(heard: list[Event]) -> Progress:
@@ -84,3 +84,14 @@ def test_chatter_is_dropped_but_ends_are_told() -> None:
 )
 def test_events_survive_json(event: Event) -> None:
     assert EVENT.validate_json(event.model_dump_json()) == event
+
+
+def test_what_a_checkpoint_had_done_says_nothing_about_the_speed() -> None:
+    heard: list[Event] = []
+    clock = Clock()
+    parts = tracker(heard, clock, done=1, midway=True)
+    parts.report(1, 0.0, "starting")
+    parts.report(1, 0.5, "going on")
+    clock.now += 4
+    parts.report(1, 0.75, "on its way")
+    assert last(heard).eta_s == 4.0

@@ -34,13 +34,15 @@ class Workplace:
         with self.database.transaction() as s:
             self.project_id = ensure_project(s, "default", settings).id
 
-    def start_worker(self, queue: str = "cpu", **changes: object) -> subprocess.Popen[bytes]:
+    def start_worker(
+        self, queue: str = "cpu", *, program: str = "worker", **changes: object
+    ) -> subprocess.Popen[bytes]:
         """A real process; `changes` are settings."""
         environment = {**os.environ, **environment_of(self.settings.model_copy(update=changes))}
         log = (self.settings.data / f"worker-{len(self.workers)}.log").open("wb")
         with log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "worker", "--queue", queue],
+                [sys.executable, "-m", program, "--queue", queue],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

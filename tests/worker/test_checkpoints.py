@@ -1,0 +1,103 @@
+"""A worker that dies in the middle of a step costs the time since the step's last checkpoint, and no bit."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from db import jobs
+from db.blobs import object_key
+from db.models import Job, JobCheckpoint, JobState
+from db.settings import Settings
+from tests.worker.long_step import ROUNDS
+from tests.worker.models import save_mlp
+from tests.worker.workplace import Workplace, workplace
+
+WORKER = "tests.worker.long_step_worker"
+QUICK = {"lease_s": 3.0, "heartbeat_s": 0.5, "sweep_s": 0.5, "ring_again_s": 1.0, "checkpoint_s": 0.3}
+STEPS = [{"method": "prune_magnitude", "sparsity": 0.5}, {"method": "optimize_graph"}]
+
+
+@pytest.fixture
+def place(tmp_path: Path, service_settings: Settings) -> Iterator[Workplace]:
+    with workplace(service_settings.model_copy(update=QUICK)) as place:
+        yield place
+
+
+@pytest.fixture
+def model(place: Workplace, tmp_path: Path) -> str:
+    return place.ready(save_mlp(tmp_path / "mlp.onnx"))
+
+
+def checkpoint(place: Workplace, job_id: str) -> JobCheckpoint | None:
+    with place.database.read() as s:
+        return s.get(JobCheckpoint, job_id)
+
+
+def first_checkpoint(place: Workplace, job_id: str) -> JobCheckpoint:
+    deadline = time.monotonic() + 60
+    while (found := checkpoint(place, job_id)) is None:
+        assert time.monotonic() < deadline, f"{place.job(job_id).error}\n{place.logs()}"
+        time.sleep(0.01)
+    return found
+
+
+def began_at(job: Job) -> int:
+    outcome = job.steps[1].outcome
+    assert outcome is not None
+    return int(outcome["details"]["began_at"])
+
+
+def result(place: Workplace, job_id: str, folder: Path) -> bytes:
+    job = place.finished(job_id)
+    assert job.state is JobState.SUCCEEDED, job.error
+    (artifact,) = [artifact for artifact in job.artifacts if artifact.name == "model.onnx"]
+    place.store.get(object_key(place.project_id, artifact.sha256), folder / "result.onnx")
+    return (folder / "result.onnx").read_bytes()
+
+
+def forget_results(place: Workplace) -> None:
+    """So that the same step runs again."""
+    from db.step_results import prune_step_results
+
+    with place.database.transaction() as s:
+        prune_step_results(s, place.store, place.project_id, max_bytes=0, max_entries=0)
+
+
+def test_a_killed_workers_step_goes_on_from_its_checkpoint(place, model, tmp_path):
+    worker = place.start_worker(program=WORKER)
+    job_id = place.submit(model, STEPS)
+    first = first_checkpoint(place, job_id)
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.wait()
+    place.start_worker(program=WORKER)
+    resumed = result(place, job_id, tmp_path)
+    job = place.job(job_id)
+    assert job.attempt == 2
+    assert 0 < began_at(job) < ROUNDS
+    assert checkpoint(place, job_id) is None
+    assert not place.store.exists(object_key(place.project_id, first.sha256))
+
+    forget_results(place)
+    undisturbed = place.submit(model, STEPS)
+    assert result(place, undisturbed, tmp_path) == resumed
+    assert began_at(place.job(undisturbed)) == 0
+
+
+@pytest.mark.parametrize("service_settings", ["embedded"], indirect=True)
+def test_a_repeated_job_goes_on_from_the_cancelled_ones_checkpoint(place, model):
+    place.start_worker(program=WORKER)
+    job_id = place.submit(model, STEPS)
+    first_checkpoint(place, job_id)
+    place.cancel(job_id)
+    assert place.finished(job_id).state is JobState.CANCELLED
+    with place.database.transaction() as s:
+        again = jobs.retry(s, place.project_id, job_id)
+    place.bell.ring_job(again.id, again.queue)
+    job = place.finished(again.id)
+    assert job.state is JobState.SUCCEEDED, job.error
+    assert began_at(job) > 0
+    assert checkpoint(place, job_id) is None
