@@ -1,0 +1,102 @@
+"""Takes units out of a model: weights shrink, nodes are mended, shapes follow."""
+
+import numpy as np
+import onnx_ir as ir
+
+from compression.errors import NotApplicable
+from compression.graph.channels.edits import Shears
+from compression.graph.channels.group import Doomed, Group
+from compression.graph.channels.grouping import Analysis, analyse
+from compression.graph.channels.labels import Labels
+from compression.graph.naming import namer
+
+
+def cut(model: ir.Model, doomed: Doomed) -> None:
+    """Removes units in place. Inputs and outputs of the model stay as they are.
+
+    Args:
+        model: as it was when its groups were found.
+        doomed: by a group's id the units that leave; at least one of each group must stay.
+
+    Raises:
+        NotApplicable: there is no such group or unit, or too few would stay; nothing has been changed then.
+    """
+    analysis = analyse(model)
+    shears = Shears(alive=alive_units(analysis, doomed), fresh=namer(model))
+    shrunk = {
+        value: _shrunk(value, labels, shears)
+        for value, labels in analysis.reading.labels.items()
+        if labels and value.const_value is not None and _touches(labels, shears)
+    }
+    for edit in analysis.reading.edits:
+        if _touches(edit.labels, shears):
+            edit.apply(shears)
+    for value, tensor in shrunk.items():
+        value.const_value = tensor
+        value.shape = ir.Shape(tensor.shape.numpy())
+    for value, labels in analysis.reading.labels.items():
+        if labels and value not in shrunk and value.shape is not None and _touches(labels, shears):
+            value.shape = _shape(value.shape, labels, shears)
+
+
+def alive_units(analysis: Analysis, doomed: Doomed) -> np.ndarray:
+    """For every unit of the reading whether it stays.
+
+    Raises:
+        NotApplicable: there is no such group or unit, or too few of a group would stay.
+    """
+    stays = np.ones(len(analysis.roots), dtype=bool)
+    for name, units in doomed.items():
+        group = _group(analysis, name)
+        chosen = np.unique(np.asarray(list(units), dtype=np.int64))
+        _check(group, chosen)
+        stays[analysis.members[name][chosen]] = False
+    alive: np.ndarray = stays[analysis.roots]
+    return alive
+
+
+def _group(analysis: Analysis, name: str) -> Group:
+    try:
+        return analysis.grouping.group(name)
+    except KeyError:
+        names = ", ".join(group.id for group in analysis.grouping.groups) or "none"
+        raise NotApplicable(f"there is no group {name!r}", where=name, hint=f"groups: {names}") from None
+
+
+def _check(group: Group, chosen: np.ndarray) -> None:
+    if chosen.size and not 0 <= chosen[0] <= chosen[-1] < group.size:
+        raise NotApplicable(
+            f"group {group.id!r} has units 0 to {group.size - 1}; {chosen[-1]} is none of them",
+            where=group.id,
+        )
+    left = group.size - chosen.size
+    if left < 1 or left % group.multiple:
+        raise NotApplicable(
+            f"{left} of {group.size} units of group {group.id!r} would stay",
+            where=group.id,
+            hint=f"leave {group.multiple} or a multiple of it",
+        )
+
+
+def _touches(labels: Labels, shears: Shears) -> bool:
+    return any(shears.touches(label) for label in labels)
+
+
+def _shrunk(value: ir.Value, labels: Labels, shears: Shears) -> ir.TensorProtocol:
+    tensor = value.const_value
+    if tensor is None:
+        raise ValueError(f"{value.name} holds no tensor")
+    array = tensor.numpy()
+    for axis, label in enumerate(labels):
+        if shears.touches(label):
+            array = np.compress(shears.kept(label), array, axis=axis)
+    return ir.Tensor(np.ascontiguousarray(array), dtype=tensor.dtype, name=tensor.name)
+
+
+def _shape(shape: ir.Shape, labels: Labels, shears: Shears) -> ir.Shape:
+    return ir.Shape(
+        [
+            shears.size(label) if shears.touches(label) else shape[axis]
+            for axis, label in enumerate(labels[: len(shape)])
+        ]
+    )

@@ -1,0 +1,236 @@
+"""Operators that cut axes into pieces or put pieces beside each other."""
+
+from collections.abc import Sequence
+from functools import reduce
+from itertools import pairwise
+
+import numpy as np
+import onnx_ir as ir
+
+from compression.graph.channels import joining
+from compression.graph.channels.attributes import integer, integers, text
+from compression.graph.channels.edits import Shears
+from compression.graph.channels.labels import Label, Labels, is_rigid, size_of
+from compression.graph.channels.reading import Reading, Rule, Unreadable
+from compression.graph.channels.sizes import Size
+from compression.graph.constants import is_constant, stored_tensor
+
+SPLIT_BY_INPUT = 13
+"""From this opset on Split takes its sizes as an input."""
+
+
+def concat(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
+    given = [reading.axes(node, index) for index in range(len(node.inputs))]
+    rank = len(given[0])
+    axis = integer(node, "axis", 0) % max(rank, 1)
+    if any(len(labels) != rank for labels in given):
+        raise Unreadable
+    return [
+        tuple(
+            joining.chain(reading.units, [labels[index] for labels in given])
+            if index == axis
+            else reduce(reading.join, [labels[index] for labels in given])
+            for index in range(rank)
+        )
+    ]
+
+
+def split(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
+    labels = reading.axes(node, 0)
+    axis = integer(node, "axis", 0) % len(labels)
+    if not size_of(labels[axis]).known:
+        return [
+            _with(labels, axis, reading.rigid(reading.inferred_size(v, axis), node)) for v in node.outputs
+        ]
+    borders = np.cumsum([0, *_split_sizes(reading, node, size_of(labels[axis]).number)]).tolist()
+    parts = [joining.part(reading.units, labels[axis], start, stop) for start, stop in pairwise(borders)]
+    reading.mend(node, parts, lambda shears: _write_split(reading, shears, node, parts))
+    return [_with(labels, axis, part) for part in parts]
+
+
+def _split_sizes(reading: Reading, node: ir.Node, size: int) -> list[int]:
+    if len(node.inputs) > 1 and node.inputs[1] is not None:
+        given = reading.numbers(node, 1)
+        if given is None:
+            raise Unreadable
+        return [int(part) for part in given]
+    sizes = integers(node, "split")
+    if sizes is not None:
+        return list(sizes)
+    count = len(node.outputs)
+    full = -(-size // count)
+    return [*[full] * (count - 1), size - full * (count - 1)]
+
+
+def _write_split(reading: Reading, shears: Shears, node: ir.Node, parts: Sequence[Label]) -> None:
+    sizes = [shears.size(part) for part in parts]
+    if reading.opset >= SPLIT_BY_INPUT:
+        node.attributes.pop("num_outputs", None)
+        shears.set_input(node, 1, np.asarray(sizes, np.int64))
+    else:
+        node.attributes["split"] = ir.AttrInt64s("split", sizes)
+
+
+def slice_(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
+    labels = list(reading.axes(node, 0))
+    axes = reading.numbers(node, 3)
+    steps = reading.numbers(node, 4)
+    starts, stops = reading.content(node, 1), reading.content(node, 2)
+    count = _bounds(reading, node, starts, stops, axes)
+    chosen = [int(axis) % len(labels) for axis in axes] if axes is not None else list(range(count))
+    for index, axis in enumerate(chosen):
+        step = int(steps[index]) if steps is not None else 1
+        first = starts[index] if starts is not None else None
+        last = stops[index] if stops is not None else None
+        labels[axis] = _sliced(reading, node, index, axis, labels[axis], (first, last, step))
+    return [tuple(labels)]
+
+
+def _bounds(reading: Reading, node: ir.Node, starts: object, stops: object, axes: np.ndarray | None) -> int:
+    """How many axes are sliced."""
+    absent = len(node.inputs) < 3
+    if absent or (axes is None and len(node.inputs) > 3 and node.inputs[3] is not None):
+        raise Unreadable
+    if len(node.inputs) > 4 and node.inputs[4] is not None and reading.numbers(node, 4) is None:
+        raise Unreadable
+    if axes is not None:
+        return len(axes)
+    if not isinstance(starts, np.ndarray):
+        raise Unreadable
+    return len(starts)
+
+
+Bounds = tuple[Size | None, Size | None, int]
+
+
+def _sliced(reading: Reading, node: ir.Node, index: int, axis: int, label: Label, bounds: Bounds) -> Label:
+    first, last, step = bounds
+    size = size_of(label)
+    if first == Size(0) and last == size and step == 1 and is_rigid(label):
+        return label
+    known = first is not None and last is not None and first.known and last.known and size.known
+    if first is None or last is None or not known:
+        reading.lock(label, node, "slices them at places that are not known")
+        return reading.rigid(reading.inferred_size(node.outputs[0], axis), node)
+    span = range(size.number)[slice(first.number, _stop(last.number, step), step)]
+    reading.drop(label)
+    if step == 1:
+        part = joining.part(reading.units, label, span.start, max(span.stop, span.start))
+        rank = _rank(node)
+        reading.mend(node, [label], lambda shears: _write_bounds(shears, node, index, rank, label, span))
+        return part
+    return _strided(reading, node, index, label, span)
+
+
+def _stop(last: int, step: int) -> int | None:
+    return None if step < 0 and last < -(2**31) + 1 else last
+
+
+def _rank(node: ir.Node) -> int:
+    value = node.inputs[1]
+    size = value.shape[0] if value is not None and value.shape else 1
+    return size if isinstance(size, int) else 1
+
+
+def _write_bounds(shears: Shears, node: ir.Node, index: int, rank: int, label: Label, span: range) -> None:
+    shears.set_elements(node, 1, rank, {index: shears.before(label, span.start)})
+    shears.set_elements(node, 2, rank, {index: shears.before(label, max(span.stop, span.start))})
+
+
+def _strided(reading: Reading, node: ir.Node, index: int, label: Label, span: range) -> Label:
+    """Every so manieth position: of an axis that is a product of rows, one entry of each."""
+    size, step = size_of(label).number, span.step
+    if span == range(size - 1, -1, -1):
+        return joining.select(reading.units, label, np.asarray(span))
+    if step < 2 or size % step or len(span) != size // step:
+        reading.lock(label, node, "takes them in steps")
+        return reading.rigid(Size(len(span)), node)
+    rows, entries = joining.split(reading.units, label, size // step)
+    joining.lock(reading.units, entries, f"{node.op_type} {node.name!r} takes them in steps")
+    rank = _rank(node)
+    reading.mend(
+        node,
+        [label],
+        lambda shears: shears.set_elements(node, 2, rank, {index: shears.size(label)}),
+    )
+    return rows
+
+
+def gather(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
+    data, indices = reading.axes(node, 0), reading.axes(node, 1)
+    axis = integer(node, "axis", 0) % max(len(data), 1)
+    picked = _picked(reading, node, data[axis], indices)
+    result = (*data[:axis], *picked, *data[axis + 1 :])
+    if is_constant(node.inputs[0]) and not is_constant(node.inputs[1]):
+        for index in (*range(axis), *range(axis + 1, len(data))):
+            reading.makes(node, index if index < axis else index + len(indices) - 1, data[index])
+    return [result]
+
+
+def _picked(reading: Reading, node: ir.Node, label: Label, indices: Labels) -> Labels:
+    """The axes in place of the one that is looked up."""
+    tensor = stored_tensor(node.inputs[1])
+    if tensor is None or tensor.size < 2 or len(indices) != 1 or not size_of(label).known:
+        reading.lock(label, node, "looks them up")
+        return indices
+    places = tensor.numpy() % size_of(label).number
+    if is_rigid(label):
+        return (reading.rigid(Size(len(places)), node),)
+    reading.drop(label)
+    result = joining.select(reading.units, label, places)
+
+    def edit(shears: Shears) -> None:
+        stay = shears.kept(label)
+        left = places[stay[places]]
+        shears.set_input(node, 1, (np.cumsum(stay) - 1)[left].astype(tensor.numpy().dtype))
+
+    reading.mend(node, [label], edit)
+    return (result,)
+
+
+def pad(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
+    labels = list(reading.axes(node, 0))
+    given = reading.numbers(node, 1) if len(node.inputs) > 1 else integers(node, "pads")
+    axes = reading.numbers(node, 3)
+    if given is None or (len(node.inputs) > 3 and node.inputs[3] is not None and axes is None):
+        return [_padded_somehow(reading, node, labels)]
+    pads = [int(item) for item in given]
+    chosen = [int(axis) % len(labels) for axis in axes] if axes is not None else range(len(labels))
+    count = len(pads) // 2
+    for index, axis in enumerate(chosen):
+        labels[axis] = _padded(reading, node, axis, labels[axis], (pads[index], pads[index + count]))
+    return [tuple(labels)]
+
+
+def _padded(reading: Reading, node: ir.Node, axis: int, label: Label, pads: tuple[int, int]) -> Label:
+    if pads == (0, 0):
+        return label
+    constant = text(node, "mode", "constant") == "constant" and min(pads) >= 0
+    if is_rigid(label) or not constant:
+        reading.lock(label, node, "pads them")
+        size = size_of(label)
+        total = Size(size.number + sum(pads)) if size.known else reading.inferred_size(node.outputs[0], axis)
+        return reading.rigid(total, node)
+    sides = [reading.rigid(Size(count), node) for count in pads if count]
+    return joining.chain(reading.units, [*sides[: pads[0] > 0], label, *sides[pads[0] > 0 :]])
+
+
+def _padded_somehow(reading: Reading, node: ir.Node, labels: Sequence[Label]) -> Labels:
+    for label in labels:
+        reading.lock(label, node, "pads by numbers that are not known")
+    return tuple(
+        reading.rigid(reading.inferred_size(node.outputs[0], axis), node) for axis in range(len(labels))
+    )
+
+
+def _with(labels: Labels, axis: int, label: Label) -> Labels:
+    return (*labels[:axis], label, *labels[axis + 1 :])
+
+
+PIECES: dict[str, Rule] = {
+    "Concat": concat,
+    "Gather": gather,
+    "Pad": pad,
+    "Slice": slice_,
+    "Split": split,
+}
