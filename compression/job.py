@@ -17,7 +17,7 @@ from compression.method import Device, LayerOutcome, Role
 from compression.spec import CompressionSpec
 
 STEPS_FOLDER = "steps"
-"""Under the job folder; step i leaves `steps/<i>/model.onnx` (and `model.onnx.data` beside it)."""
+"""Under the job folder; step i leaves `steps/<i>/model.onnx` (and `model.onnx.data` and further files there)."""
 CHECKPOINTS_FOLDER = "checkpoints"
 """Under the job folder; step i keeps how far it is in `checkpoints/<i>/`, until it has finished."""
 
@@ -33,6 +33,7 @@ class StepRecord(Value):
     notes: tuple[str, ...] = ()
     details: dict[str, Any] = Field(default_factory=dict)
     size_bytes: int = Field(description="the step's model on disk, external data included")
+    files: tuple[str, ...] = Field((), description="names of the step's results beside its model")
 
 
 class StepStarted(Value):
@@ -85,7 +86,8 @@ EVENT: TypeAdapter[AnyEvent] = TypeAdapter(Event)
 class FinishedStep:
     """A step that an earlier attempt, or another job through the step cache, has done already.
 
-    Only the last one's files are needed: they lie in `folder / "steps" / str(index)` before the run starts.
+    Before the run starts, `folder / "steps" / str(index)` holds the last one's files, and of the earlier ones
+    those that are not their model.
     """
 
     outcome: StepRecord

@@ -121,6 +121,8 @@ class StepOutcome:
     """Sentences for the report: fallbacks, decisions, anything a user should not have to guess."""
     details: Mapping[str, Any] = field(default_factory=dict)
     """JSON-able facts for report.json, such as the candidates measured by quantize_static."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """Further results by the name that the job gives them, such as `encoder.onnx`: two at most."""
 
 
 class Method(BaseModel, ABC):

@@ -6,12 +6,13 @@ import math
 import os
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from compression.job import Job, OutputFile, StepRecord
+from compression.job import STEPS_FOLDER, Job, OutputFile, StepRecord
 from compression.measurements import Measurements
 from compression.method import Role
 
@@ -33,6 +34,9 @@ def write_outputs(
     types = {file.name: MODEL_TYPE for file in model_files}
     for file in model_files:
         _link(file, folder / file.name)
+    for name, file in _further_files(job, [record for record, _ in records]):
+        _link(file, folder / name)
+        types[name] = MODEL_TYPE
     document = report_document(job, records, measurements)
     _write_json(folder / "report.json", document)
     _write_json(folder / "recipe.json", recipe(job))
@@ -45,6 +49,15 @@ def write_outputs(
         OutputFile(name=name, path=f"{OUTPUTS_FOLDER}/{name}", media_type=kind)
         for name, kind in types.items()
     )
+
+
+def _further_files(job: Job, records: Sequence[StepRecord]) -> Iterator[tuple[str, Path]]:
+    """What steps made beside their models; a name that two steps gave is told apart by the step's number."""
+    borne = Counter(name for record in records for name in record.files)
+    for index, record in enumerate(records):
+        for name in record.files:
+            unique = name if borne[name] == 1 else f"step_{index + 1}_{name}"
+            yield unique, job.folder / STEPS_FOLDER / str(index) / name
 
 
 def report_document(

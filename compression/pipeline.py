@@ -136,6 +136,7 @@ def _run_step(job: Job, index: int, bench: _Bench, tracker: Tracker) -> tuple[St
         outcome = _apply(job, index, bench, scratch, tracker)
         files = _save(job, index, outcome.model, bench)
         bench.probe.check(files[0], name)
+        further = _keep(job, index, outcome.files)
     except CompressionError as error:
         raise _located(error, name) from error
     finally:
@@ -145,11 +146,12 @@ def _run_step(job: Job, index: int, bench: _Bench, tracker: Tracker) -> tuple[St
         notes=outcome.notes,
         details=dict(outcome.details),
         size_bytes=sum(file.stat().st_size for file in files),
+        files=tuple(file.name for file in further),
     )
     seconds = time.monotonic() - began
     tracker.report(index, 1.0, f"finished {step.method}")
     shutil.rmtree(job.folder / CHECKPOINTS_FOLDER / str(index), ignore_errors=True)
-    relative = tuple(str(file.relative_to(job.folder)) for file in files)
+    relative = tuple(str(file.relative_to(job.folder)) for file in (*files, *further))
     bench.listener(StepFinished(index=index, seconds=seconds, outcome=record, files=relative))
     for note in record.notes:
         bench.listener(Note(message=note))
@@ -196,6 +198,12 @@ def _save(job: Job, index: int, model: "ir.Model", bench: _Bench) -> tuple[Path,
     check_same_interface((bench.summary.inputs, bench.summary.outputs), interface(model))
     folder = _empty(job.folder / STEPS_FOLDER / str(index))
     return save(model, folder / MODEL)
+
+
+def _keep(job: Job, index: int, files: Mapping[str, Path]) -> tuple[Path, ...]:
+    """Moves a step's further results beside its model, out of its scratch folder."""
+    folder = job.folder / STEPS_FOLDER / str(index)
+    return tuple(Path(shutil.move(path, folder / name)) for name, path in files.items())
 
 
 def _evaluate(

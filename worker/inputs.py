@@ -72,14 +72,15 @@ def fetch(services: Services, asset: Asset, folder: Path, name: str) -> str:
 
 
 def restore_steps(services: Services, job: Job, inputs: Inputs, folder: Path) -> list[dict[str, Any]]:
-    """The longest run of first steps whose results are known, the last one's files in place.
+    """The longest run of first steps whose results are known, their files in place.
 
-    They are marked as done on the job's row.
+    Of all but the last these are only the results beside the model. The steps are
+    marked as done on the job's row.
     """
     known = _known_steps(services, job, inputs.keys)
     while known:
         try:
-            _fetch_step(services, job, known[-1], folder / STEPS_FOLDER / str(len(known) - 1))
+            _fetch_steps(services, job, known, folder / STEPS_FOLDER)
             break
         except ObjectMissing:  # Pruned a moment ago.
             known.pop()
@@ -135,9 +136,17 @@ def _known_steps(services: Services, job: Job, keys: Sequence[str]) -> list[_Kno
     return known
 
 
-def _fetch_step(services: Services, job: Job, step: _KnownStep, folder: Path) -> None:
+def _fetch_steps(services: Services, job: Job, known: Sequence[_KnownStep], folder: Path) -> None:
+    for index, step in enumerate(known):
+        further = step.record.get("files", ())
+        last = index == len(known) - 1
+        wanted = [file for file in step.files if last or file[0] in further]
+        _fetch_files(services, job, wanted, folder / str(index))
+
+
+def _fetch_files(services: Services, job: Job, files: Sequence[tuple[str, str]], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for name, sha256 in step.files:
+    for name, sha256 in files:
         services.store.get(object_key(job.project_id, sha256), folder / PurePath(name).name)
 
 

@@ -39,6 +39,7 @@ from worker.services import Services
 log = structlog.get_logger(__name__)
 
 _RESTARTS = 2
+_STEP_MODEL = "model.onnx"
 _OUTPUTS = 32
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 _MEDIA_TYPE = re.compile(r"[a-z]+/[a-z0-9.+-]{1,80}(; charset=utf-8)?")
@@ -243,7 +244,7 @@ class _Attempt:
         if not self._kept:
             return []
         index = max(self._kept)
-        files = self._kept[index]
+        files = [file for file in self._kept[index] if file.name.startswith(_STEP_MODEL)]
         if len(files) != 1:
             return []
         return [_artifact(f"after_step_{index + 1}.onnx", "application/octet-stream", files[0])]

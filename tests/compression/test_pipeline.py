@@ -5,6 +5,7 @@ import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -243,3 +244,40 @@ def test_records_survive_json() -> None:
     from compression.job import EVENT
 
     assert EVENT.validate_json(event.model_dump_json()) == event
+
+
+def leave_files(monkeypatch: pytest.MonkeyPatch, step: Any) -> None:
+    """Makes a method leave a file that holds the method's name."""
+    plain = step.apply
+
+    def apply(self: Any, model: Any, context: StepContext) -> StepOutcome:
+        outcome = plain(self, model, context)
+        path = context.workdir / "made"
+        path.write_text(self.method)
+        return replace(outcome, files={"extra.onnx": path})
+
+    monkeypatch.setattr(step, "apply", apply)
+
+
+def test_further_results_become_outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_files(monkeypatch, PruneMagnitude)
+    work = job(tmp_path, [PRUNE, OPTIMIZE])
+    result, heard = execute(work)
+    out = {output.name: work.folder / output.path for output in result.outputs}
+    assert out["extra.onnx"].read_text() == "prune_magnitude"
+    check_manifest(out)
+    finished = [event for event in heard if isinstance(event, StepFinished)]
+    assert finished[0].files == ("steps/0/model.onnx", "steps/0/extra.onnx")
+    assert [event.outcome.files for event in finished] == [("extra.onnx",), ()]
+
+
+def test_further_results_of_one_name_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave_files(monkeypatch, PruneMagnitude)
+    leave_files(monkeypatch, OptimizeGraph)
+    work = job(tmp_path, [PRUNE, OPTIMIZE])
+    result, _ = execute(work)
+    texts = {output.name: (work.folder / output.path) for output in result.outputs if "extra" in output.name}
+    assert {name: path.read_text() for name, path in texts.items()} == {
+        "step_1_extra.onnx": "prune_magnitude",
+        "step_2_extra.onnx": "optimize_graph",
+    }
