@@ -108,7 +108,10 @@ def difference(found, wanted, rtol=1e-4, atol=1e-6):
         return f"shape {array.shape} instead of {expected.shape}"
     if array.dtype != expected.dtype:
         return f"type {array.dtype} instead of {expected.dtype}"
-    if expected.dtype.kind != "f":
+    if expected.dtype.kind == "f":
+        noise = np.abs(expected, where=np.isfinite(expected), out=np.zeros_like(expected)).max(initial=0)
+        atol = max(atol, float(noise) * 2.0**-22)
+    else:
         rtol = atol = 0
     close = np.isclose(array, expected, rtol=rtol, atol=atol, equal_nan=True)
     return "" if close.all() else f"{int((~close).sum())} of {close.size} differ"
