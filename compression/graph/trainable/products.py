@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from compression.graph.trainable.node import Node, Table
+from compression.graph.trainable.quantizing import requantized
 
 
 def matmul(node: Node, a: Tensor, b: Tensor) -> Tensor:
@@ -47,14 +48,32 @@ def matmul_integer(
 
     Operands that quantization with straight-through gradients holds as floats give a float result.
     """
-    left, right = a.double(), b.double()
-    if a_zero is not None:
-        left = left - (a_zero.double().unsqueeze(-1) if a_zero.ndim else a_zero.double())
-    if b_zero is not None:
-        right = right - (b_zero.double().unsqueeze(-2) if b_zero.ndim > 1 else b_zero.double())
+    left = a.double() if a_zero is None else a.double() - _per_row(a_zero).double()
+    right = b.double() if b_zero is None else b.double() - b_zero.double()
     product = torch.matmul(left, right)
     floating = [x.dtype for x in (a, b) if x.is_floating_point()]
     return product.to(floating[0] if floating else torch.int32)
+
+
+def _per_row(setting: Tensor) -> Tensor:
+    return setting.unsqueeze(-1) if setting.ndim == 1 and setting.numel() > 1 else setting
+
+
+def qlinear_matmul(
+    node: Node,
+    a: Tensor,
+    a_scale: Tensor,
+    a_zero: Tensor,
+    b: Tensor,
+    b_scale: Tensor,
+    b_zero: Tensor,
+    y_scale: Tensor,
+    y_zero: Tensor,
+) -> Tensor:
+    """Scales of a may be one per row, those of b one per column."""
+    product = matmul_integer(node, a, b, a_zero, b_zero).double()
+    factor = _per_row(a_scale) * b_scale / _per_row(y_scale)
+    return requantized(node, product * factor, _per_row(y_zero), y_scale.dtype)
 
 
 def determinant(node: Node, x: Tensor) -> Tensor:
@@ -68,5 +87,6 @@ PRODUCTS: Table = {
     "Gemm": gemm,
     "MatMul": matmul,
     "MatMulInteger": matmul_integer,
+    "QLinearMatMul": qlinear_matmul,
     "com.microsoft::FusedMatMul": fused_matmul,
 }

@@ -51,14 +51,18 @@ def _extreme(x: Tensor, axes: list[int], keep: bool, function: Callable[..., Ten
     """Of nothing at all, the largest is the lowest number there is, and the other way round."""
     if x.numel():
         return function(x, axes, keepdim=keep)
-    if x.is_floating_point():
-        edge = -torch.inf if low else torch.inf
-    else:
-        limits = torch.iinfo(x.dtype)
-        edge = limits.min if low else limits.max
+    edge = _edge(x.dtype, low)
     shape = [1 if axis in axes else size for axis, size in enumerate(x.shape)]
     kept = torch.full(shape, edge, dtype=x.dtype, device=x.device)
     return kept if keep else kept.reshape([size for axis, size in enumerate(x.shape) if axis not in axes])
+
+
+def _edge(dtype: torch.dtype, low: bool) -> float:
+    if dtype.is_floating_point:
+        return -torch.inf if low else torch.inf
+    if dtype is torch.bool:
+        return not low
+    return torch.iinfo(dtype).min if low else torch.iinfo(dtype).max
 
 
 def _product(x: Tensor, axes: list[int], keep: bool) -> Tensor:

@@ -3,21 +3,35 @@
 from collections.abc import Mapping
 
 from compression.graph.trainable.arithmetic import ARITHMETIC
+from compression.graph.trainable.attention import ATTENTION
 from compression.graph.trainable.control import CONTROL
+from compression.graph.trainable.convolution import CONVOLUTIONS
 from compression.graph.trainable.indexing import INDEXING
 from compression.graph.trainable.node import Table
+from compression.graph.trainable.normalization import NORMALIZATIONS
+from compression.graph.trainable.pooling import POOLING
 from compression.graph.trainable.products import PRODUCTS
+from compression.graph.trainable.quantizing import QUANTIZING
+from compression.graph.trainable.recurrent import RECURRENT
 from compression.graph.trainable.reductions import REDUCTIONS
 from compression.graph.trainable.regions import REGIONS
+from compression.graph.trainable.resizing import RESIZING
 from compression.graph.trainable.signals import SIGNALS
 
 OPERATORS: Table = {
     **ARITHMETIC,
+    **ATTENTION,
     **CONTROL,
+    **CONVOLUTIONS,
     **INDEXING,
+    **NORMALIZATIONS,
+    **POOLING,
     **PRODUCTS,
+    **QUANTIZING,
+    **RECURRENT,
     **REDUCTIONS,
     **REGIONS,
+    **RESIZING,
     **SIGNALS,
 }
 

@@ -41,6 +41,25 @@ def test_integers_must_be_equal(tmp_path: Path) -> None:
         check_agreement(view, model, {"x": random(64, 8)})
 
 
+def test_rounding_that_cancellation_lets_grow_is_no_deviation(tmp_path: Path) -> None:
+    """The mean of squares less the square of the mean, both near 1e4, leaves about three digits of float32."""
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[N,400] x) => (float[N] y) {
+        shifted = Add(x, w)
+        squares = Mul(shifted, shifted)
+        first = ReduceMean<axes=[1], keepdims=0>(squares)
+        mean = ReduceMean<axes=[1], keepdims=0>(shifted)
+        second = Mul(mean, mean)
+        y = Sub(first, second)
+    }"""
+    model = loaded(tmp_path / "variance.onnx", text, w=100 + random(400))
+    view = TrainableGraph(model)
+    assert check_agreement(view, model, {"x": random(4, 400)}) > 1e-4
+    with torch.no_grad():
+        view.weights["w"].mul_(1.5)
+    with pytest.raises(NotTrainable, match="deviates"):
+        check_agreement(view, model, {"x": random(4, 400)})
+
+
 def test_a_nan_is_a_deviation(tmp_path: Path) -> None:
     model = loaded(tmp_path / "mlp.onnx", MLP, **MLP_WEIGHTS)
     view = TrainableGraph(model)

@@ -29,13 +29,12 @@ def mlp(tmp_path: Path) -> ir.Model:
     return loaded(tmp_path / "mlp.onnx", MLP, **MLP_WEIGHTS)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_a_small_network_agrees_with_onnxruntime(tmp_path: Path, dtype: type) -> None:
     model = load(small_model(tmp_path / "model.onnx", dtype=dtype))
     view = TrainableGraph(model)
     check_agreement(view, model, {"image": random(4, 3, 8, 8).astype(dtype)})
-    wanted = torch.float64 if dtype is np.float64 else torch.float32
-    assert {tensor.dtype for tensor in view.weights.values()} == {wanted}
+    assert {tensor.dtype for tensor in view.weights.values()} == {torch.float32}
 
 
 def test_gradients_are_the_slopes(tmp_path: Path) -> None:
