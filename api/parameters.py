@@ -4,8 +4,9 @@ from typing import Annotated
 
 from fastapi import Header, Path, Query
 
+from compression.method import MODEL_ID
+
 _ID = "_[0-9a-z]{26}$"
-MODEL_ID = f"^mdl{_ID}"
 DATASET_ID = f"^dst{_ID}"
 JOB_ID = f"^job{_ID}"
 

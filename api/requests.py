@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints, ValidationInfo, model_validator
 
-from api.parameters import DATASET_ID, MODEL_ID
-from compression.method import Role
+from api.parameters import DATASET_ID
+from compression.method import MODEL_ID, Role
 from compression.spec import CompressionSpec
 
 MAX_DEPTH = 20

@@ -33,8 +33,12 @@ def look(services: Services, caller: Caller, request: JobRequest) -> Preflight:
             role: assets.get_asset(s, caller.project_id, AssetKind.DATASET, dataset_id)
             for role, dataset_id in request.data.items()
         }
-    summaries = {Role(role): DatasetSummary.model_validate(_summary(row)) for role, row in data.items()}
-    return preflight(request.spec(), ModelSummary.model_validate(_summary(model)), summaries)
+        models = {
+            id: assets.get_asset(s, caller.project_id, AssetKind.MODEL, id) for id in request.other_models()
+        }
+    told = {Role(role): DatasetSummary.model_validate(_summary(row)) for role, row in data.items()}
+    others = {id: ModelSummary.model_validate(_summary(row)) for id, row in models.items()}
+    return preflight(request.spec(), ModelSummary.model_validate(_summary(model)), told, others)
 
 
 def submit(services: Services, caller: Caller, request: JobRequest, key: str | None) -> Job:
@@ -65,6 +69,7 @@ def _queue(services: Services, caller: Caller, request: JobRequest, key: str | N
             labels=request.labels,
             model_id=request.model_id,
             data={str(role): dataset_id for role, dataset_id in request.data.items()},
+            models=request.other_models(),
             spec=request.spec().model_dump(mode="json"),
             preflight=expected.model_dump(mode="json"),
             queue=_queue_of(services, request.device),

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from compression.method import Device, Role
 from compression.spec import CompressionSpec
@@ -17,25 +18,37 @@ def first_key(model_sha256: str) -> str:
 
 
 def step_key(
-    previous_key: str, spec: CompressionSpec, index: int, data_sha256: Mapping[Role, str], device: Device
+    previous_key: str,
+    spec: CompressionSpec,
+    index: int,
+    data_sha256: Mapping[Role, str],
+    device: Device,
+    *,
+    models_sha256: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """The key after step `index`, as 64 hexadecimal digits.
 
     It covers the key before the step, the step's parameters with their defaults and its method's version, the
-    datasets that the step reads (not those it ignores), the device and the seed.
+    datasets that the step reads (not those it ignores), the device and the seed. Other models count by their
+    hashes, which `models_sha256` has by id: uploaded again, they are the same.
     """
     step = spec.steps[index]
     roles = sorted((step.needs | step.uses) & data_sha256.keys())
+    hashes = {id: models_sha256[id] for id in step.other_models()}
     return _digest(
         {
             "previous": previous_key,
-            "step": spec.step_document(index),
+            "step": {name: _hashed(value, hashes) for name, value in spec.step_document(index).items()},
             "version": type(step).version,
             "data": {role.value: data_sha256[role] for role in roles},
             "device": device,
             "seed": spec.seed,
         }
     )
+
+
+def _hashed(value: object, hashes: Mapping[str, str]) -> object:
+    return hashes.get(value, value) if isinstance(value, str) else value
 
 
 def _digest(document: Mapping[str, object]) -> str:

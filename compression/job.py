@@ -105,6 +105,8 @@ class Job:
     spec: CompressionSpec
     model: Path
     data: Mapping[Role, Path] = field(default_factory=dict)
+    models: Mapping[str, Path] = field(default_factory=dict)
+    """The other models that steps name, by id."""
     folder: Path
     device: Device = "cpu"
     finished: tuple[FinishedStep, ...] = ()

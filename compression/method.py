@@ -6,13 +6,15 @@ neither torch nor onnxruntime at its top, since the API reads every method's fie
 it needs.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -37,6 +39,19 @@ class Role(StrEnum):
 
 Device = Literal["cpu", "cuda"]
 Change = Literal["values", "dtypes", "structure"]
+
+MODEL_ID = "^mdl_[0-9a-z]{26}$"
+
+
+class _AnotherModel:
+    """Marks the fields that name one."""
+
+
+OtherModel = Annotated[
+    str, Field(pattern=MODEL_ID, description="id of another uploaded model"), _AnotherModel()
+]
+"""A field with a model that the step reads beside the one it works on: a teacher, an earlier checkpoint."""
+NO_MODELS: Mapping[str, ModelSummary] = MappingProxyType({})
 
 
 class Problem(BaseModel):
@@ -105,6 +120,8 @@ class StepContext:
     seed: int
     report: Callable[[float, str], None]
     """Tells progress: fraction done in 0..1 and a short present-tense message. Cheap; call it often."""
+    models: Mapping[str, Path] = field(default_factory=dict)
+    """The step's other models by id: ONNX files with their external data beside them, for `graph.load`."""
     timing: Callable[[], AbstractContextManager[None]] = nullcontext
     """Hold it while inferences are timed, and only then: no two jobs of a machine time at once."""
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints)
@@ -152,6 +169,12 @@ class Method(BaseModel, ABC):
         default_factory=LayerSelector, description="which layers the step touches; all that it can by default"
     )
 
+    def other_models(self) -> tuple[str, ...]:
+        """Ids of the models that the step reads beside its own: what its fields of type `OtherModel` hold."""
+        fields = (name for name, info in type(self).model_fields.items() if _names_models(info))
+        values = (getattr(self, name) for name in fields)
+        return tuple(dict.fromkeys(v for v in values if isinstance(v, str) and re.fullmatch(MODEL_ID, v)))
+
     def candidates(self, model: ModelSummary) -> tuple[LayerSummary, ...]:
         """Layers this method can work on, before the user's selector."""
         return tuple(layer for layer in model.layers if self.unfit(layer) is None)
@@ -198,12 +221,18 @@ class Method(BaseModel, ABC):
                 )
         return error
 
-    def forecast(self, model: ModelSummary, data: Mapping[Role, DatasetSummary]) -> Forecast:
+    def forecast(
+        self,
+        model: ModelSummary,
+        data: Mapping[Role, DatasetSummary],
+        models: Mapping[str, ModelSummary] = NO_MODELS,
+    ) -> Forecast:
         """What the step would do, told from summaries alone: no model is opened.
 
-        The default finds the touched layers, asks `after` how they would look, and checks the data roles.
+        `models` has the step's other models by id. The default finds the touched layers, asks `after` how they
+        would look, and checks that data roles and other models are there.
         """
-        problems = list(self.data_problems(data))
+        problems = [*self.data_problems(data), *self.model_problems(models)]
         touched: tuple[LayerSummary, ...] = ()
         try:
             touched = self.selected(model)
@@ -248,6 +277,17 @@ class Method(BaseModel, ABC):
         ]
         return (*missing, *unlabelled)
 
+    def model_problems(self, models: Mapping[str, ModelSummary]) -> tuple[Problem, ...]:
+        return tuple(
+            Problem(
+                code="model_missing",
+                message=f"{self.method} names the model {id}, which was not given",
+                hint="give the file of each model that a step names",
+            )
+            for id in self.other_models()
+            if id not in models
+        )
+
     @abstractmethod
     def apply(self, model: "ir.Model", context: StepContext) -> StepOutcome:
         """Do the step.
@@ -259,3 +299,12 @@ class Method(BaseModel, ABC):
         Raises:
             CompressionError: the step cannot be done on this model, with the reason.
         """
+
+
+def _names_models(declared: Any) -> bool:
+    """Whether a field, or a part of its type, is an `OtherModel`."""
+    marks = (*getattr(declared, "metadata", ()), *getattr(declared, "__metadata__", ()))
+    parts = (getattr(declared, "annotation", None), *get_args(declared))
+    return any(isinstance(mark, _AnotherModel) for mark in marks) or any(
+        _names_models(part) for part in parts if part is not None
+    )

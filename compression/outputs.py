@@ -91,6 +91,7 @@ def recipe(job: Job) -> dict[str, Any]:
         "made_with": {
             "model_sha256": sha256(job.model),
             "data_sha256": {Role(role).value: sha256(path) for role, path in sorted(job.data.items())},
+            "models_sha256": {id: sha256(path) for id, path in sorted(job.models.items())},
             "device": job.device,
             "threads": job.threads,
             "versions": versions(),

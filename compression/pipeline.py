@@ -88,6 +88,7 @@ class _Bench:
 
     original: Path
     summary: ModelSummary
+    models: Mapping[str, Path]
     data: Mapping[Role, Dataset]
     probe: Probe
     forecast: Preflight
@@ -96,18 +97,14 @@ class _Bench:
 
 
 def _prepare(job: Job, listener: Listener, timing: Callable[[], AbstractContextManager[None]]) -> _Bench:
-    from compression.graph import load, summarise
-    from compression.graph.loading import external_files
-
-    model = load(job.model, workdir=_empty(job.folder / WORK_FOLDER / "original"))
-    original = Path(model.meta.get("path", job.model))
-    size = sum(file.stat().st_size for file in (original, *external_files(model)))
-    summary = summarise(model, size_bytes=size)
+    original, model, summary = _open(job.model, job.folder / WORK_FOLDER / "original")
+    models, summaries = _open_others(job)
     data = {
         role: open_dataset(path, _empty(job.folder / WORK_FOLDER / role.value))
         for role, path in job.data.items()
     }
-    forecast = preflight(job.spec, summary, {role: dataset.summary for role, dataset in data.items()})
+    told = {role: dataset.summary for role, dataset in data.items()}
+    forecast = preflight(job.spec, summary, told, summaries)
     if not forecast.ok:
         raise forecast.all_problems()[0].as_error()
     order = [data[role] for role in (Role.EVALUATION, Role.CALIBRATION, Role.TRAINING) if role in data]
@@ -117,12 +114,37 @@ def _prepare(job: Job, listener: Listener, timing: Callable[[], AbstractContextM
     return _Bench(
         original=original,
         summary=summary,
+        models=models,
         data=data,
         probe=probe,
         forecast=forecast,
         listener=listener,
         timing=timing,
     )
+
+
+def _open(path: Path, workdir: Path) -> tuple[Path, "ir.Model", ModelSummary]:
+    """The ONNX file itself, unpacked where it came in an archive."""
+    from compression.graph import load, summarise
+    from compression.graph.loading import external_files
+
+    model = load(path, workdir=_empty(workdir))
+    file = Path(model.meta.get("path", path))
+    size = sum(part.stat().st_size for part in (file, *external_files(model)))
+    return file, model, summarise(model, size_bytes=size)
+
+
+def _open_others(job: Job) -> tuple[dict[str, Path], dict[str, ModelSummary]]:
+    """Of the other models, only the files and the summaries are kept."""
+    files: dict[str, Path] = {}
+    summaries: dict[str, ModelSummary] = {}
+    for id, path in job.models.items():
+        try:
+            files[id], _, summaries[id] = _open(path, job.folder / WORK_FOLDER / "models" / id)
+        except CompressionError as error:
+            error.where = id if error.where is None else f"{id}: {error.where}"
+            raise
+    return files, summaries
 
 
 def _run_step(job: Job, index: int, bench: _Bench, tracker: Tracker) -> tuple[StepRecord, float]:
@@ -172,6 +194,7 @@ def _apply(job: Job, index: int, bench: _Bench, scratch: Path, tracker: Tracker)
         threads=job.threads,
         seed=job.spec.seed,
         report=lambda fraction, message: tracker.report(index, 0.9 * fraction, message),
+        models={id: bench.models[id] for id in step.other_models()},
         timing=bench.timing,
         checkpoints=_checkpoints(job, index, bench.listener),
     )

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pydantic import BaseModel, ConfigDict, Field
 
 from compression.data import fit_problems
-from compression.method import Forecast, Problem, Role
+from compression.method import NO_MODELS, Forecast, Problem, Role
 from compression.spec import CompressionSpec, Metric
 from compression.summary import DatasetSummary, ModelSummary
 
@@ -59,9 +59,17 @@ class Preflight(Value):
         return (*self.problems, *of_steps)
 
 
-def preflight(spec: CompressionSpec, model: ModelSummary, data: Mapping[Role, DatasetSummary]) -> Preflight:
-    """Goes through the steps in order, each on the model that the last one's forecast leaves."""
-    forecasts = tuple(_forecasts(spec, model, data))
+def preflight(
+    spec: CompressionSpec,
+    model: ModelSummary,
+    data: Mapping[Role, DatasetSummary],
+    models: Mapping[str, ModelSummary] = NO_MODELS,
+) -> Preflight:
+    """Goes through the steps in order, each on the model that the last one's forecast leaves.
+
+    `models` has the other models that steps name, by id.
+    """
+    forecasts = tuple(_forecasts(spec, model, data, models))
     steps = tuple(
         StepPreflight(
             index=index,
@@ -92,11 +100,15 @@ def preflight(spec: CompressionSpec, model: ModelSummary, data: Mapping[Role, Da
 
 
 def _forecasts(
-    spec: CompressionSpec, model: ModelSummary, data: Mapping[Role, DatasetSummary]
+    spec: CompressionSpec,
+    model: ModelSummary,
+    data: Mapping[Role, DatasetSummary],
+    models: Mapping[str, ModelSummary],
 ) -> Iterator[Forecast]:
     current = model
     for step in spec.steps:
-        forecast = step.forecast(current, data)
+        named = {id: models[id] for id in step.other_models() if id in models}
+        forecast = step.forecast(current, data, named)
         current = forecast.model_after
         yield forecast
 

@@ -77,6 +77,10 @@ class CompressionSpec(Value):
         "as it is, and not read",
     )
 
+    def other_models(self) -> tuple[str, ...]:
+        """Ids of the models that the steps name beside the one that is compressed."""
+        return tuple(dict.fromkeys(id for step in self.steps for id in step.other_models()))
+
     def step_document(self, index: int) -> dict[str, Any]:
         """The step as plain JSON, defaults included: what recipe.json and the step cache key hold."""
         return self.steps[index].model_dump(mode="json")

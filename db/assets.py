@@ -200,7 +200,10 @@ def _find_bytes(s: Session, project_id: str, kind: AssetKind, sha256: str) -> As
 
 def _live_user(s: Session, project_id: str, asset_id: str) -> str | None:
     """Id of a job that still reads the asset. A project's live jobs are few: its quotas bound them."""
-    live = select(Job.id, Job.model_id, Job.data).where(
+    live = select(Job.id, Job.model_id, Job.data, Job.models).where(
         Job.project_id == project_id, Job.state.in_(LIVE_STATES)
     )
-    return next((id for id, model, data in s.execute(live) if asset_id in (model, *data.values())), None)
+    for job_id, model_id, data, models in s.execute(live):
+        if asset_id in (model_id, *data.values(), *(models or ())):
+            return str(job_id)
+    return None

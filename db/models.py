@@ -175,6 +175,9 @@ class Job(Base):
     labels: Mapped[dict[str, str]]
     model_id: Mapped[str] = mapped_column(ForeignKey("assets.id"))
     data: Mapped[dict[str, str]] = mapped_column(doc="role -> dataset id")
+    models: Mapped[list[str] | None] = mapped_column(
+        doc="ids of the other models that its steps name; null in jobs from before there were any"
+    )
     spec: Mapped[dict[str, Any]]
     preflight: Mapped[dict[str, Any]]
     retry_of: Mapped[str | None] = mapped_column(String(40))

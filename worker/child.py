@@ -17,8 +17,8 @@ ENTRIES = (RUN_PIPELINE, INSPECT_MODEL, INSPECT_DATASET, DESCRIBE_DEVICES)
 
 
 def run_pipeline(folder: Path, request: Mapping[str, Any], channel: Channel) -> Mapping[str, Any]:
-    """`request`: spec, model, data (paths in the folder by role), device, threads, finished, checkpoint (a path
-    or null), checkpoint_every_s, request.
+    """`request`: spec, model, data (paths in the folder by role), models (paths by id), device, threads,
+    finished, checkpoint (a path or null), checkpoint_every_s, request.
     """
     from compression import pipeline
 
@@ -26,6 +26,7 @@ def run_pipeline(folder: Path, request: Mapping[str, Any], channel: Channel) -> 
         spec=CompressionSpec.model_validate(request["spec"]),
         model=folder / request["model"],
         data={Role(role): folder / path for role, path in request["data"].items()},
+        models={id: folder / path for id, path in request["models"].items()},
         folder=folder,
         device=request["device"],
         threads=request["threads"],

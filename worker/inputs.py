@@ -1,6 +1,6 @@
 """Puts into a job folder what its run starts from.
 
-The model, the datasets, the last step that is done already, and how far the one after it is.
+The models, the datasets, the last step that is done already, and how far the one after it is.
 """
 
 import re
@@ -14,7 +14,7 @@ from compression.job import CHECKPOINTS_FOLDER, STEPS_FOLDER, StepRecord
 from compression.method import Device, Role
 from compression.spec import CompressionSpec
 from db import jobs
-from db.assets import find_asset
+from db.assets import find_assets
 from db.blobs import object_key
 from db.errors import ObjectMissing
 from db.models import Asset, Job, StepState
@@ -33,30 +33,36 @@ class Inputs:
     spec: CompressionSpec
     model: Asset
     data: Mapping[Role, Asset]
+    models: Mapping[str, Asset]
+    """The other models that steps name, by id."""
     device: Device
     keys: tuple[str, ...]
     """Of the result after each step."""
 
     @property
     def size_bytes(self) -> int:
-        return sum(asset.size_bytes for asset in (self.model, *self.data.values()))
+        return sum(asset.size_bytes for asset in (self.model, *self.data.values(), *self.models.values()))
 
 
 def read_inputs(services: Services, job: Job) -> Inputs:
     """Raises `Failed` if a row is gone, which the database should not have let happen."""
     spec = CompressionSpec.model_validate(job.spec)
+    wanted = {job.model_id, *job.data.values(), *spec.other_models()}
     with services.database.read() as s:
-        found = {role: find_asset(s, id) for role, id in [("model", job.model_id), *job.data.items()]}
-    assets = {role: asset for role, asset in found.items() if asset is not None}
-    if len(assets) < len(found):
+        found = find_assets(s, wanted)
+    if len(found) < len(wanted):
         raise missing("a model or dataset of the job")
-    data = {Role(role): asset for role, asset in assets.items() if role != "model"}
+    data = {Role(role): found[id] for role, id in job.data.items()}
+    models = {id: found[id] for id in spec.other_models()}
     device: Device = "cuda" if job.queue == "cuda" else "cpu"
-    hashes = {role: asset.sha256 for role, asset in data.items()}
-    keys = [first_key(assets["model"].sha256)]
-    for index in range(len(spec.steps)):
-        keys.append(step_key(keys[-1], spec, index, hashes, device))
-    return Inputs(spec=spec, model=assets["model"], data=data, device=device, keys=tuple(keys[1:]))
+    return Inputs(
+        spec=spec,
+        model=found[job.model_id],
+        data=data,
+        models=models,
+        device=device,
+        keys=_keys(spec, found[job.model_id], data, models, device),
+    )
 
 
 def fetch(services: Services, asset: Asset, folder: Path, name: str) -> str:
@@ -105,6 +111,21 @@ def restore_checkpoint(
     except ObjectMissing:
         return None
     return path
+
+
+def _keys(
+    spec: CompressionSpec,
+    model: Asset,
+    data: Mapping[Role, Asset],
+    models: Mapping[str, Asset],
+    device: Device,
+) -> tuple[str, ...]:
+    data_sha256 = {role: asset.sha256 for role, asset in data.items()}
+    models_sha256 = {id: asset.sha256 for id, asset in models.items()}
+    keys = [first_key(model.sha256)]
+    for index in range(len(spec.steps)):
+        keys.append(step_key(keys[-1], spec, index, data_sha256, device, models_sha256=models_sha256))
+    return tuple(keys[1:])
 
 
 def missing(what: str) -> Failed:

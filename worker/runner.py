@@ -122,12 +122,14 @@ class _Attempt:
 
     def _prepare(self, inputs: Inputs, folder: Path) -> dict[str, Any]:
         data = {str(role): self._fetch(asset, folder, str(role)) for role, asset in inputs.data.items()}
+        models = {id: self._fetch(asset, folder, id) for id, asset in inputs.models.items()}
         job = self._job
         finished = restore_steps(self._services, job, inputs, folder)
         return {
             "spec": job.spec,
             "model": self._fetch(inputs.model, folder, "model"),
             "data": data,
+            "models": models,
             "device": inputs.device,
             "threads": self._services.threads,
             "finished": finished,

@@ -10,12 +10,13 @@ from api import events, jobs, submission, views
 from api.auth import JobReader, JobWriter
 from api.documented import header, problems
 from api.examples import JOB_EXAMPLES
-from api.parameters import MODEL_ID, JobCursor, JobId, Limit, Wait
+from api.parameters import JobCursor, JobId, Limit, Wait
 from api.requests import JobRequest
 from api.routing import router
 from api.schemas import Artifacts, Events, Job, JobItem, Page
 from api.services import ServicesHere
 from api.waiting import wait_until
+from compression.method import MODEL_ID
 from compression.preflight import Preflight
 from db import jobs as rows
 from db.artifacts import list_artifacts

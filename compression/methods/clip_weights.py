@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from compression.method import Change, Forecast, LayerOutcome, Method, Problem, Role, StepContext, StepOutcome
+from compression.method import (
+    NO_MODELS,
+    Change,
+    Forecast,
+    LayerOutcome,
+    Method,
+    Problem,
+    Role,
+    StepContext,
+    StepOutcome,
+)
 from compression.summary import DatasetSummary, LayerSummary, ModelSummary
 from compression.weight_targets import OP_TYPES, Target, find_targets, put, streaming_memory, target_weights
 
@@ -70,8 +80,13 @@ class ClipWeights(Method):
             return "has one-dimensional weights only, which are not clipped"
         return reason
 
-    def forecast(self, model: ModelSummary, data: Mapping[Role, DatasetSummary]) -> Forecast:
-        forecast = super().forecast(model, data)
+    def forecast(
+        self,
+        model: ModelSummary,
+        data: Mapping[Role, DatasetSummary],
+        models: Mapping[str, ModelSummary] = NO_MODELS,
+    ) -> Forecast:
+        forecast = super().forecast(model, data, models)
         text = "values only: the file is not smaller; clipping prepares weights for quantization"
         warning = Problem(code="values_only", message=text, hint="follow it with a quantizing step")
         return forecast.model_copy(

@@ -7,7 +7,17 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from compression.magnitude import Cut, smallest
-from compression.method import Change, Forecast, LayerOutcome, Method, Problem, Role, StepContext, StepOutcome
+from compression.method import (
+    NO_MODELS,
+    Change,
+    Forecast,
+    LayerOutcome,
+    Method,
+    Problem,
+    Role,
+    StepContext,
+    StepOutcome,
+)
 from compression.summary import DatasetSummary, LayerSummary, ModelSummary
 from compression.weight_targets import (
     OP_TYPES,
@@ -81,8 +91,13 @@ class PruneMagnitude(Method):
             return "has one-dimensional weights only, which are not pruned"
         return reason
 
-    def forecast(self, model: ModelSummary, data: Mapping[Role, DatasetSummary]) -> Forecast:
-        forecast = super().forecast(model, data)
+    def forecast(
+        self,
+        model: ModelSummary,
+        data: Mapping[Role, DatasetSummary],
+        models: Mapping[str, ModelSummary] = NO_MODELS,
+    ) -> Forecast:
+        forecast = super().forecast(model, data, models)
         warning = Problem(
             code="zeros_only", message=ZEROS_ONLY, hint="follow it with finetuning or quantization"
         )

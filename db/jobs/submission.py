@@ -1,6 +1,6 @@
 """What users do to jobs: submit, cancel, retry."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import select
@@ -25,6 +25,7 @@ def submit(
     labels: Mapping[str, str],
     model_id: str,
     data: Mapping[str, str],
+    models: Iterable[str] = (),
     spec: Mapping[str, Any],
     preflight: Mapping[str, Any],
     queue: str,
@@ -33,12 +34,14 @@ def submit(
 ) -> Job:
     """A queued job; ring for it after the commit.
 
-    `data` maps roles to dataset ids, `spec` is a CompressionSpec's JSON.
-    The model and datasets cannot be deleted before the job is over. Raises `NotFound`, `AssetNotReady`,
-    `QuotaExceeded` (`max_queued_jobs`, or `max_stored_bytes` when the project is already full).
+    `data` maps roles to dataset ids, `spec` is a CompressionSpec's JSON, and `models` are the ids of the models
+    that its steps name beside `model_id`. All of them stay until the job is over: deleting one is refused.
+    Raises `NotFound`, `AssetNotReady`, `QuotaExceeded` (`max_queued_jobs`, or `max_stored_bytes` when the
+    project is already full).
     """
     project = lock_project(s, project_id)
-    _check_asset(s, project_id, AssetKind.MODEL, model_id)
+    for other_id in (model_id, *(models := list(models))):
+        _check_asset(s, project_id, AssetKind.MODEL, other_id)
     for dataset_id in data.values():
         _check_asset(s, project_id, AssetKind.DATASET, dataset_id)
     queued = queued_jobs(s, project_id)
@@ -53,6 +56,7 @@ def submit(
         labels=dict(labels),
         model_id=model_id,
         data=dict(data),
+        models=models,
         spec=dict(spec),
         preflight=dict(preflight),
         retry_of=retry_of,
@@ -112,6 +116,7 @@ def retry(s: Session, project_id: str, job_id: str) -> Job:
         labels=job.labels,
         model_id=job.model_id,
         data=job.data,
+        models=job.models or (),
         spec=job.spec,
         preflight=job.preflight,
         queue=job.queue,

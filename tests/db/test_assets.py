@@ -116,9 +116,9 @@ def test_a_deletion_that_rolls_back_deletes_nothing(house: House) -> None:
 
 
 def test_what_a_live_job_uses_cannot_be_deleted_and_what_a_finished_one_used_can(house: House) -> None:
-    model, data = house.ready(b"model"), house.ready(b"data", DATASET)
-    job = house.submit(model, data={"calibration": data.id})
-    for asset, kind in ((model, MODEL), (data, DATASET)):
+    model, data, teacher = house.ready(b"model"), house.ready(b"data", DATASET), house.ready(b"teacher")
+    job = house.submit(model, data={"calibration": data.id}, models=[teacher.id])
+    for asset, kind in ((model, MODEL), (data, DATASET), (teacher, MODEL)):
         with pytest.raises(AssetInUse, match=job.id):
             delete(house, asset.id, kind)
     claimed = house.claim(job)
@@ -133,6 +133,7 @@ def test_what_a_live_job_uses_cannot_be_deleted_and_what_a_finished_one_used_can
         assert jobs.succeed(s, house.store, job.id, token, measurements={}, artifacts=[output, same])
     delete(house, model.id)
     delete(house, data.id, DATASET)
+    delete(house, teacher.id)
     assert house.has(b"model"), "an artifact has the same bytes"
     assert not house.has(b"data")
     done = house.row(job)

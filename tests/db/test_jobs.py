@@ -345,6 +345,26 @@ def test_only_ready_assets_of_the_right_kind_are_taken(house: House) -> None:
         house.submit(ready)
 
 
+def test_other_models_are_checked_and_kept_as_the_model_is(house: House) -> None:
+    with house.database.transaction() as s:
+        stranger = projects.ensure_project(s, "another", house.settings)
+    theirs = house.add(b"theirs", project=stranger)
+    refused: list[tuple[str, type[Exception]]] = [
+        (house.add(b"new").id, AssetNotReady),
+        (house.ready(b"data", AssetKind.DATASET).id, NotFound),
+        (theirs.id, NotFound),
+        ("mdl_unknown", NotFound),
+    ]
+    for other_id, kind in refused:
+        with pytest.raises(kind):
+            house.submit(models=[other_id])
+    teacher = house.ready(b"teacher")
+    job = house.submit(models=[teacher.id])
+    with house.database.transaction() as s:
+        jobs.request_cancel(s, house.project.id, job.id)
+        assert jobs.retry(s, house.project.id, job.id).models == [teacher.id]
+
+
 def test_the_queue_of_a_project_is_bounded(house: House) -> None:
     with house.database.transaction() as s:
         s.execute(update(Project).values(max_queued_jobs=2))
