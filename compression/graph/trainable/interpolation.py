@@ -81,8 +81,10 @@ def _pytorch_half_pixel(x: Floats, stretch: Stretch) -> Floats:
 
 def _half_pixel_symmetric(x: Floats, stretch: Stretch) -> Floats:
     """The centres of both axes fall together."""
-    adjustment = np.float32(stretch.count) / np.float32(stretch.factor * stretch.size)
-    return _half_pixel(x, stretch) + np.float32(stretch.size / 2) * (1 - adjustment)
+    factor, half = np.float32(stretch.factor), np.float32(0.5)
+    adjustment = np.float32(stretch.count) / (factor * np.float32(stretch.size))
+    offset = np.float32(stretch.size / 2) * (1 - adjustment)
+    return offset + (x + half) / factor - half
 
 
 def _crop_and_resize(x: Floats, stretch: Stretch) -> Floats:

@@ -15,7 +15,7 @@ def pad(
     value: Tensor | None = None,
     axes: Tensor | None = None,
 ) -> Tensor:
-    """Pads are an input since opset 11, an attribute before; negative ones cut off."""
+    """Pads are an input since opset 11, an attribute before; negative ones cut off first."""
     widths = list(node.attributes.get("pads") or node.attributes.get("paddings") or ())
     widths = widths if pads is None else integers(pads)
     over = range(x.ndim) if axes is None else [axis_of(axis, x.ndim) for axis in integers(axes)]
@@ -24,9 +24,10 @@ def pad(
     if mode == "constant":
         fill = node.attributes.get("value", 0.0) if value is None or not value.numel() else value.item()
         return _filled(x, pairs, fill)
+    x = _filled(x, {axis: (min(before, 0), min(behind, 0)) for axis, (before, behind) in pairs.items()}, 0.0)
     for axis, (before, behind) in pairs.items():
-        if before or behind:
-            places = torch.arange(-before, x.shape[axis] + behind, device=x.device)
+        if before > 0 or behind > 0:
+            places = torch.arange(-max(before, 0), x.shape[axis] + max(behind, 0), device=x.device)
             x = x.index_select(axis, _source(places, x.shape[axis], mode))
     return x
 
@@ -34,6 +35,8 @@ def pad(
 def _filled(x: Tensor, pairs: dict[int, tuple[int, int]], fill: float) -> Tensor:
     if x.dtype == torch.bool:
         return _filled(x.to(torch.uint8), pairs, float(bool(fill))).bool()
+    if not any(map(any, pairs.values())):
+        return x
     widths = [width for axis in reversed(range(x.ndim)) for width in pairs.get(axis, (0, 0))]
     return F.pad(x, widths, value=fill)
 

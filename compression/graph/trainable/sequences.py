@@ -19,7 +19,10 @@ FUSED: dict[str, Callable[..., States]] = {
 
 
 def stepwise(cell: Cell, x: Tensor, states: States, lengths: Tensor | None) -> tuple[Tensor, States]:
-    """x: (time, batch, gates * hidden) -> (time, batch, hidden), states after each sequence's last step."""
+    """x: (time, batch, gates * hidden) -> (time, batch, hidden), states after each sequence's last step.
+
+    As in onnxruntime, a sequence without any step ends in zeros.
+    """
     results = []
     for step in range(x.shape[0]):
         new = cell(x[step], states)
@@ -30,6 +33,8 @@ def stepwise(cell: Cell, x: Tensor, states: States, lengths: Tensor | None) -> t
         alive = (step < lengths).unsqueeze(-1)
         states = tuple(torch.where(alive, *pair) for pair in zip(new, states, strict=True))
         results.append(torch.where(alive, new[0], 0))
+    if lengths is not None:
+        states = tuple(torch.where((lengths > 0).unsqueeze(-1), state, 0) for state in states)
     return torch.stack(results), states
 
 

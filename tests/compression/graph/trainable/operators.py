@@ -119,6 +119,7 @@ def difference(found, wanted, rtol=1e-4, atol=1e-6):
 
 def compare(op_type, inputs, *, opset=21, domain="", outputs=1, rtol=1e-4, atol=1e-5, **attributes):
     """Says how an operator function and onnxruntime differ on numpy inputs; None stands for absent ones."""
+    inputs = [None if value is None else np.asarray(value) for value in inputs]
     names = ["" if value is None else f"i{index}" for index, value in enumerate(inputs)]
     proto = helper.make_node(op_type, names, [f"o{i}" for i in range(outputs)], domain=domain, **attributes)
     fed = {name: value for name, value in zip(names, inputs, strict=True) if name}
