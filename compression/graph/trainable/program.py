@@ -96,7 +96,7 @@ def _compile_node(node: ir.Node, opsets: Mapping[str, int], numbers: Numbers) ->
         domain="" if node.domain in DEFAULT_DOMAINS else node.domain,
         name=node.name or "",
         opset=opsets.get("" if node.domain in DEFAULT_DOMAINS else node.domain, 1),
-        attributes={name: _plain(node, attr) for name, attr in node.attributes.items() if name not in bodies},
+        attributes=_settings(node, bodies),
         outputs=len(wanted),
     )
     return Step(
@@ -109,6 +109,15 @@ def _compile_node(node: ir.Node, opsets: Mapping[str, int], numbers: Numbers) ->
         bodies=bodies,
         last_uses=(),
     )
+
+
+def _settings(node: ir.Node, bodies: Mapping[str, "Program"]) -> dict[str, Any]:
+    """Its attributes but for bodies; QuantizeLinear's type too, as the view may hold zero points in a wider one."""
+    settings = {name: _plain(node, attr) for name, attr in node.attributes.items() if name not in bodies}
+    zero = node.inputs[2] if node.op_type == "QuantizeLinear" and len(node.inputs) > 2 else None
+    if zero is not None and zero.dtype is not None:
+        settings["output_dtype"] = int(zero.dtype)
+    return settings
 
 
 def _wanted_outputs(node: ir.Node) -> list[ir.Value]:
