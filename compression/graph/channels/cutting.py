@@ -1,5 +1,7 @@
 """Takes units out of a model: weights shrink, nodes are mended, shapes follow."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx_ir as ir
 
@@ -9,6 +11,9 @@ from compression.graph.channels.group import Doomed, Group
 from compression.graph.channels.grouping import Analysis, analyse
 from compression.graph.channels.labels import Labels
 from compression.graph.naming import namer
+
+Uses = dict[tuple[ir.Node, int], Labels]
+"""By node and number of its input what lies on the input's axes."""
 
 
 def cut(model: ir.Model, doomed: Doomed) -> None:
@@ -22,21 +27,26 @@ def cut(model: ir.Model, doomed: Doomed) -> None:
         NotApplicable: there is no such group or unit, or too few would stay; nothing has been changed then.
     """
     analysis = analyse(model)
+    reading = analysis.reading
     shears = Shears(alive=alive_units(analysis, doomed), fresh=namer(model))
     shrunk = {
         value: _shrunk(value, labels, shears)
-        for value, labels in analysis.reading.labels.items()
+        for value, labels in reading.labels.items()
         if labels and value.const_value is not None and _touches(labels, shears)
     }
-    for edit in analysis.reading.edits:
+    copies = {use: labels for use, labels in reading.shared.items() if _touches(labels, shears)}
+    for edit in reading.edits:
         if _touches(edit.labels, shears):
             edit.apply(shears)
+    for value, uses in _by_value(copies).items():
+        _shrink_shared(value, uses, shears)
     for value, tensor in shrunk.items():
         value.const_value = tensor
         value.shape = ir.Shape(tensor.shape.numpy())
-    for value, labels in analysis.reading.labels.items():
-        if labels and value not in shrunk and value.shape is not None and _touches(labels, shears):
-            value.shape = _shape(value.shape, labels, shears)
+    for value, axes in reading.labels.items():
+        if axes and value not in shrunk and value.shape is not None and _touches(axes, shears):
+            value.shape = _shape(value.shape, axes, shears)
+    _drop_unread(shears.replaced)
 
 
 def alive_units(analysis: Analysis, doomed: Doomed) -> np.ndarray:
@@ -91,6 +101,51 @@ def _shrunk(value: ir.Value, labels: Labels, shears: Shears) -> ir.TensorProtoco
         if shears.touches(label):
             array = np.compress(shears.kept(label), array, axis=axis)
     return ir.Tensor(np.ascontiguousarray(array), dtype=tensor.dtype, name=tensor.name)
+
+
+def _by_value(uses: Uses) -> dict[ir.Value, Uses]:
+    found: dict[ir.Value, Uses] = {}
+    for (node, index), labels in uses.items():
+        value = node.inputs[index]
+        if value is not None:
+            found.setdefault(value, {})[node, index] = labels
+    return found
+
+
+def _shrink_shared(value: ir.Value, uses: Uses, shears: Shears) -> None:
+    """A vector that several nodes share becomes as many as they need different ones."""
+    different: dict[bytes, Uses] = {}
+    for use, labels in uses.items():
+        different.setdefault(b"".join(shears.kept(label).tobytes() for label in labels), {})[use] = labels
+    alike = len(different) == 1 and len(uses) == len(value.uses())
+    for group in different.values():
+        tensor = _shrunk(value, next(iter(group.values())), shears)
+        if alike:
+            value.const_value, value.shape = tensor, ir.Shape(tensor.shape.numpy())
+            return
+        stored: dict[int, ir.Value] = {}
+        for node, index in group:
+            if id(node.graph) not in stored:
+                stored[id(node.graph)] = shears.stored(node, tensor, f"input{index}")
+            shears.replaced.append(value)
+            node.replace_input_with(index, stored[id(node.graph)])
+
+
+def _drop_unread(values: Sequence[ir.Value | None]) -> None:
+    """Removes stored tensors and nodes that nothing reads any more."""
+    waiting = list(values)
+    while waiting:
+        value = waiting.pop()
+        if value is None or value.uses() or value.is_graph_output() or value.is_graph_input():
+            continue
+        node = value.producer()
+        if node is None:
+            graph = value.graph
+            if isinstance(graph, ir.Graph) and value.name is not None:
+                graph.initializers.pop(value.name, None)
+        elif node.graph is not None and not any(out.uses() or out.is_graph_output() for out in node.outputs):
+            waiting += node.inputs
+            node.graph.remove(node, safe=True)
 
 
 def _shape(shape: ir.Shape, labels: Labels, shears: Shears) -> ir.Shape:

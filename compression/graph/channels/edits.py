@@ -1,7 +1,7 @@
 """What must be mended in a node when units leave: attributes, shapes, sizes, bounds and indices."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
@@ -25,6 +25,8 @@ class Shears:
 
     alive: np.ndarray
     fresh: Callable[[str], str]
+    replaced: list[ir.Value | None] = field(default_factory=list)
+    """What nodes read before they were mended: to be dropped where nothing else reads it."""
 
     def touches(self, label: Label) -> bool:
         return any(not self.alive[vector].all() for vector in vectors(label))
@@ -44,20 +46,25 @@ class Shears:
     def set_attribute(self, node: ir.Node, name: str, number: int) -> None:
         node.attributes[name] = ir.AttrInt64(name, number)
 
-    def set_input(self, node: ir.Node, index: int, array: np.ndarray) -> None:
-        """A stored tensor of the node's own as its input."""
+    def set_input(self, node: ir.Node, index: int, array: np.ndarray | ir.TensorProtocol | None) -> None:
+        """A stored tensor of the node's own as its input, or none."""
         if len(node.inputs) <= index:
             node.resize_inputs(index + 1)
-        node.replace_input_with(index, self.stored(node, array, "shape"))
+        self.replaced.append(node.inputs[index])
+        node.replace_input_with(index, None if array is None else self.stored(node, array, f"input{index}"))
 
-    def stored(self, node: ir.Node, array: np.ndarray, base: str) -> ir.Value:
+    def stored(self, node: ir.Node, array: np.ndarray | ir.TensorProtocol, base: str) -> ir.Value:
+        """A new stored tensor in the node's graph."""
         graph = node.graph
         if not isinstance(graph, ir.Graph):
             raise ValueError(f"{node.name} stands in no graph")
-        name = self.fresh(f"{node.name}.{base}")
-        tensor = ir.tensor(array, name=name)
+        tensor = ir.tensor(array) if isinstance(array, np.ndarray) else array
+        tensor.name = self.fresh(f"{node.name}.{base}")
         value = ir.Value(
-            name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor
+            name=tensor.name,
+            type=ir.TensorType(tensor.dtype),
+            shape=ir.Shape(tensor.shape.numpy()),
+            const_value=tensor,
         )
         graph.register_initializer(value)
         return value

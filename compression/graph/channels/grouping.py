@@ -81,7 +81,7 @@ def _sorted_units(units: Units, roots: np.ndarray) -> list[np.ndarray]:
     """Roots of the units that may leave, those together that take the same factors of the same tensors."""
     stays = np.zeros(units.count, dtype=bool)
     stays[roots[list(units.locks)]] = True
-    stored = [index for index, block in enumerate(units.blocks) if block.place[0].producer() is None]
+    stored = [index for index, block in enumerate(units.blocks) if block.place.value.producer() is None]
     ids = [np.arange(units.blocks[i].start, units.blocks[i].start + units.blocks[i].size) for i in stored]
     if not ids:
         return []
@@ -89,6 +89,8 @@ def _sorted_units(units: Units, roots: np.ndarray) -> list[np.ndarray]:
     found = roots[np.concatenate(ids)]
     free = ~stays[found]
     found, blocks = found[free], blocks[free]
+    if not found.size:
+        return []
     order = np.lexsort((blocks, found))
     found, blocks = found[order], blocks[order]
     starts = np.flatnonzero(np.diff(found, prepend=-1))

@@ -156,8 +156,8 @@ def chain(units: Units, labels: Sequence[Label]) -> Label:
 def flatten(units: Units, label: Label) -> Vector:
     """One unit for each position of an axis of known size; of crossing factors only the longest can leave."""
     for segment in label:
-        found = vectors((segment,))
-        for vector in sorted(found, key=len)[:-1]:
+        found = sorted(vectors((segment,)), key=len, reverse=True)
+        for vector in found[1:]:
             units.lock(vector, units.lock_id(TAKEN_APART))
     return np.concatenate([_located(units, segment) for segment in label])
 

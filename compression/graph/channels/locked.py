@@ -5,8 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from compression.graph.channels.group import Locked
-from compression.graph.channels.labels import Label, Rigid, vectors
+from compression.graph.channels.labels import Label, Rigid, kept, size_of, vectors
 from compression.graph.channels.reading import Made, Reading
+from compression.graph.channels.sizes import ONE
 from compression.graph.layer import Layer, layers
 
 
@@ -41,18 +42,21 @@ def _locked(
     loose: np.ndarray,
     reasons: Mapping[int, str],
 ) -> Locked | None:
-    labels = [made.label] if made is not None else []
-    if made is None:
-        labels = [label for value in layer.weights for label in reading.axes_of(value) or ()]
-        if any(loose[roots[vector]].any() for label in labels for vector in vectors(label)):
-            return None
-    stays = [root for label in labels for vector in vectors(label) for root in roots[vector].tolist()]
-    held = [root for root in stays if not loose[root]]
-    if stays and not held:
+    labels = [made.label] if made is not None else _weight_axes(layer, reading)
+    stays = [kept(label, ~loose[roots]) for label in labels if size_of(label) != ONE]
+    if made is None and not all(part.all() for part in stays):
         return None
+    if stays and not any(part.any() for part in stays):
+        return None
+    held = [root for label in labels for vector in vectors(label) for root in roots[vector].tolist()]
     reason = next((reasons[root] for root in held if root in reasons), None)
-    reason = reason or _rigid_reason(reading, labels) or "no weight reads or makes them alone"
-    return Locked(layer=layer.name, reason=reason, partly=len(held) < len(stays))
+    reason = reason or _rigid_reason(reading, labels) or "they are tied with all others of it"
+    return Locked(layer=layer.name, reason=reason, partly=not all(part.all() for part in stays))
+
+
+def _weight_axes(layer: Layer, reading: Reading) -> list[Label]:
+    """Of a layer whose outputs no weight makes alone, or whose operator has no rule."""
+    return [label for value in layer.weights for label in reading.axes_of(value) or ()]
 
 
 def _rigid_reason(reading: Reading, labels: list[Label]) -> str | None:

@@ -11,7 +11,7 @@ from compression.graph.channels.contents import Content, content_of, known, numb
 from compression.graph.channels.edits import Edit
 from compression.graph.channels.labels import Label, Labels, is_rigid, rigid, size_of, vectors
 from compression.graph.channels.sizes import Size
-from compression.graph.channels.units import Units, Vector
+from compression.graph.channels.units import Place, Units, Vector
 from compression.graph.constants import stored_tensor
 from compression.graph.operators import DEFAULT_DOMAINS, FLOATS, NARROW
 
@@ -40,6 +40,7 @@ class Made:
     """An output axis that a weight makes: its units as they are numbered on the weight."""
 
     node: ir.Node
+    output: int
     axis: int
     label: Label
 
@@ -52,13 +53,14 @@ class Reading:
     rules: Mapping[str, Rule]
     units: Units
     labels: dict[ir.Value, Labels | None] = field(default_factory=dict)
+    shared: dict[tuple[ir.Node, int], Labels] = field(default_factory=dict)
+    sources: dict[Place, Label] = field(default_factory=dict)
     contents: dict[ir.Value, Content] = field(default_factory=dict)
     edits: list[Edit] = field(default_factory=list)
     sites: list[Site] = field(default_factory=list)
     made: list[Made] = field(default_factory=list)
     summed: list[Label] = field(default_factory=list)
     heads: list[Vector] = field(default_factory=list)
-    hidden: list[Vector] = field(default_factory=list)
     nodes: list[ir.Node] = field(default_factory=list)
     _dropped: list[Vector] = field(default_factory=list)
 
@@ -103,7 +105,7 @@ class Reading:
         value = node.inputs[index] if index < len(node.inputs) else None
         if value is None:
             return None
-        found = self.axes_of(value)
+        found = self._input_axes(value, node, index)
         if found is None:
             raise Unreadable
         return found
@@ -161,9 +163,9 @@ class Reading:
         self.sites.append(Site(node=node, index=index, axis=axis, label=label))
         self._dropped += vectors(label)
 
-    def makes(self, node: ir.Node, axis: int, label: Label) -> None:
-        """Notes that a weight makes the units on this axis of the first output."""
-        self.made.append(Made(node=node, axis=axis, label=label))
+    def makes(self, node: ir.Node, axis: int, label: Label, output: int = 0) -> None:
+        """Notes that a weight makes the units on this axis of an output."""
+        self.made.append(Made(node=node, output=output, axis=axis, label=label))
 
     def sums(self, label: Label) -> None:
         """Notes that this axis of a weight is summed over."""
@@ -179,24 +181,36 @@ class Reading:
         if touched:
             self.edits.append(Edit(node=node, labels=touched, apply=edit))
 
-    def _stored_axes(self, value: ir.Value) -> Labels | None:
+    def _input_axes(self, value: ir.Value, node: ir.Node, index: int) -> Labels | None:
+        """Of a vector that several nodes share, such as a bias of zeros, each has units of its own."""
+        if not _is_shared_vector(value):
+            return self.axes_of(value)
+        if (node, index) not in self.shared:
+            found = self._stored_axes(value, node, index)
+            if found is None:
+                raise Unreadable
+            self.shared[node, index] = found
+        return self.shared[node, index]
+
+    def _stored_axes(self, value: ir.Value, user: ir.Node | None = None, index: int = 0) -> Labels | None:
         tensor = stored_tensor(value)
         if tensor is None or value.producer() is not None:
             return self.rigid_axes(value, f"{value.name!r} is computed in a way that is not known")
         if tensor.dtype not in CUTTABLE or value.is_graph_output():
             lock = self.units.lock_id(f"{value.name!r} is no weight")
             return tuple(rigid(Size(size), lock) for size in tensor.shape.numpy())
-        return tuple(self._source(value, axis, size) for axis, size in enumerate(tensor.shape.numpy()))
+        return tuple(
+            self.source(Place(value, axis, user, index), size)
+            for axis, size in enumerate(tensor.shape.numpy())
+        )
 
-    def _source(self, value: ir.Value, axis: int, size: int) -> Label:
+    def source(self, place: Place, size: int) -> Label:
+        """Units that begin here: on an axis of a stored tensor, or of one that a node makes up."""
         if size < 2:
-            return rigid(Size(size), self.units.lock_id(f"{value.name!r} is empty"))
-        return self.source(value, axis, size)
-
-    def source(self, value: ir.Value, axis: int, size: int) -> Label:
-        """Units that begin here: an axis of a stored tensor, or one that a node makes up."""
-        segments = self.units.source((value, axis), size)
-        return joining.chain(self.units, [(tuple(factors),) for factors in segments])
+            return rigid(Size(size), self.units.lock_id(f"{place.value.name!r} is empty"))
+        segments = self.units.source(place, size)
+        self.sources[place] = joining.chain(self.units, [(tuple(factors),) for factors in segments])
+        return self.sources[place]
 
     def _read_node(self, node: ir.Node) -> None:
         mark = self.units.ties
@@ -209,8 +223,8 @@ class Reading:
         else:
             try:
                 outputs = rule(self, node)
-            except Unreadable:
-                why = "cannot be read"
+            except (Unreadable, IndexError, ValueError):  # Ranks may be none that the operator takes.
+                why, mark, self._dropped = "cannot be read", self.units.ties, []
         for value, labels in zip(node.outputs, outputs, strict=False):
             self.labels[value] = labels
         for value in node.outputs:
@@ -234,8 +248,8 @@ class Reading:
         """An axis that the rule did not account for stays."""
         accounted = [*self._dropped, *self.units.touched_since(mark), *self._output_vectors(node)]
         same = {id(vector) for vector in accounted}
-        for value in node.inputs:
-            for label in (self.axes_of(value) if value is not None else None) or ():
+        for index, value in enumerate(node.inputs):
+            for label in (self._input_axes(value, node, index) if value is not None else None) or ():
                 for vector in vectors(label):
                     if id(vector) not in same and not _covered(vector, accounted):
                         self.units.lock(vector, self.units.lock_id(f"{describe(node)} {why}"))
@@ -255,6 +269,13 @@ def shape_content(labels: Labels) -> Content:
     content = known(np.zeros(len(labels), dtype=np.int64))
     content[:] = [size_of(label) for label in labels]
     return content
+
+
+def _is_shared_vector(value: ir.Value) -> bool:
+    tensor = value.const_value
+    if tensor is None or value.producer() is not None or len(value.uses()) < 2:
+        return False
+    return sum(size > 1 for size in tensor.shape.numpy()) < 2
 
 
 def _covered(vector: Vector, accounted: Sequence[Vector]) -> bool:

@@ -76,32 +76,32 @@ class Builder:
         """By the root of a unit the stored axes it lies on."""
         found: dict[int, dict[Place, None]] = {}
         for block in self._reading.units.blocks:
-            if block.place[0].producer() is None:
+            if block.place.value.producer() is None:
                 for root in self._roots[block.start : block.start + block.size].tolist():
                     found.setdefault(root, {})[block.place] = None
         return {root: list(places) for root, places in found.items()}
 
     def _slot(self, place: Place, members: np.ndarray) -> Slot:
-        value, axis = place
         role: Role = "other"
         if place in self._made:
             role = "producer"
         elif place in self._summed:
             role = "consumer"
-        label = (self._reading.axes_of(value) or ())[axis]
-        return Slot(value=value, axis=axis, indices=rows(label, self._roots, members), role=role)
+        indices = rows(self._reading.sources[place], self._roots, members)
+        return Slot(value=place.value, axis=place.axis, indices=indices, role=role)
 
     def _activations(self, makers: Sequence[Made], members: np.ndarray) -> tuple[Slot, ...]:
         found: dict[tuple[ir.Value, int], Slot] = {}
         for made in makers:
-            value = made.node.outputs[0]
-            labels = self._reading.axes_of(value) or ()
-            if made.axis < len(labels) and (value, made.axis) not in found:
-                indices = rows(labels[made.axis], self._roots, members)
-                if indices.size:
-                    found[value, made.axis] = Slot(
-                        value=value, axis=made.axis, indices=indices, role="activation"
-                    )
+            value = made.node.outputs[made.output] if made.output < len(made.node.outputs) else None
+            labels = self._reading.labels.get(value) if value is not None and value.uses() else None
+            if value is None or labels is None or made.axis >= len(labels):
+                continue
+            indices = rows(labels[made.axis], self._roots, members)
+            if indices.size:
+                found[value, made.axis] = Slot(
+                    value=value, axis=made.axis, indices=indices, role="activation"
+                )
         return tuple(found.values())
 
     def _unit(self, makers: Sequence[Made], members: np.ndarray) -> Unit:

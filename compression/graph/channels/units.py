@@ -2,14 +2,28 @@
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
 Vector = np.ndarray
 """Ids of units, one for each position, int64."""
-Place = tuple[ir.Value, int]
-"""An axis of a value that brings units of its own: a stored tensor, or one that a node makes up."""
+
+
+class Place(NamedTuple):
+    """An axis that brings units of its own: of a stored tensor, or of one that a node makes up.
+
+    A small tensor that several nodes share, such as a bias of zeros, counts once for each of them: then `user`
+    is the node and `operand` the number of its input.
+    """
+
+    value: ir.Value
+    axis: int
+    user: ir.Node | None = None
+    operand: int = 0
+
+
 Segments = tuple[tuple[int, ...], ...]
 """How the positions of such an axis lie: one segment after another, each a product of factors, outer first."""
 

@@ -11,6 +11,7 @@ from compression.graph.channels.edits import Shears, sizes_edit
 from compression.graph.channels.labels import UNIT, Label, Labels, is_rigid, size_of
 from compression.graph.channels.reading import Reading, Rule, Unreadable, shape_content
 from compression.graph.channels.sizes import ONE, Size, product
+from compression.graph.channels.units import Place
 from compression.graph.constants import stored_tensor
 
 Span = tuple[int, int, int, int]
@@ -166,7 +167,7 @@ def _expanded(reading: Reading, node: ir.Node, axis: int, label: Label, asked: S
     if size_of(label) != ONE or asked == ONE:
         return label
     if asked is not None and asked.known and asked.number > 1:
-        return reading.source(node.outputs[0], axis, asked.number)
+        return reading.source(Place(node.outputs[0], axis), asked.number)
     return reading.rigid(asked or reading.inferred_size(node.outputs[0], axis), node)
 
 

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from compression.graph.channels.attributes import integers
 from compression.graph.channels.edits import sizes_edit
 from compression.graph.channels.labels import UNIT, Labels, is_rigid, size_of
 from compression.graph.channels.reading import Reading, Rule
+from compression.graph.constants import stored_tensor
 
 
 def pool(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
@@ -34,14 +36,28 @@ def resize(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
     for axis, label in enumerate(data):
         if not kept[axis]:
             reading.lock(label, node, "resizes them")
-    if len(node.inputs) > 3 and node.inputs[3] is not None:
+    if len(node.inputs) > 3 and node.inputs[3] is not None and integers(node, "axes") is None:
         reading.mend(node, list(sizes.values()), sizes_edit(node, 3, len(data), sizes))
     stretched = reading.inner_axes(node, 0, len(data))
     return [tuple(data[axis] if kept[axis] else stretched[axis] for axis in range(len(data)))]
 
 
 def _keeps(reading: Reading, node: ir.Node, axis: int) -> bool:
-    return reading.inferred_size(node.outputs[0], axis) == size_of(reading.axes(node, 0)[axis])
+    """Told by the scale, by the size asked for, or else by what was inferred."""
+    size = size_of(reading.axes(node, 0)[axis])
+    axes = integers(node, "axes")
+    if axes is not None:
+        rank = len(reading.axes(node, 0))
+        if axis not in [item % rank for item in axes]:
+            return True
+        return reading.inferred_size(node.outputs[0], axis) == size
+    scales = stored_tensor(node.inputs[min(2, len(node.inputs) - 1)])
+    if scales is not None and scales.dtype == ir.DataType.FLOAT and scales.size > axis:
+        return float(scales.numpy()[axis]) == 1.0
+    asked = reading.content(node, 3)
+    if asked is not None and asked.size > axis:
+        return bool(asked[axis] == size)
+    return reading.inferred_size(node.outputs[0], axis) == size
 
 
 def sample(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
