@@ -1,5 +1,7 @@
 """What models and datasets have in common: arriving, being looked at, being listed, fetched and deleted."""
 
+from pathlib import PurePath
+
 from fastapi import Request, Response
 
 from api.auth import Caller
@@ -73,6 +75,24 @@ async def content(request: Request, services: Services, asset: Asset) -> Respons
         raise AssetNotReady(f"The {asset.kind} {asset.id} was refused, so its bytes were not kept")
     stored = Stored(
         project_id=asset.project_id, sha256=asset.sha256, size_bytes=asset.size_bytes, filename=asset.filename
+    )
+    return await answer(request, services, stored)
+
+
+async def used_content(request: Request, services: Services, asset: Asset) -> Response:
+    """The bytes that jobs read, which are others than the upload where that was converted."""
+    if asset.state is not AssetState.READY:
+        raise AssetNotReady(
+            f"The {asset.kind} {asset.id} is {asset.state}", hint="Wait until its state is ready."
+        )
+    if asset.converted_sha256 is None:
+        return await content(request, services, asset)
+    suffix = ".zip" if (asset.summary or {}).get("external_data") else ".onnx"
+    stored = Stored(
+        project_id=asset.project_id,
+        sha256=asset.used_sha256,
+        size_bytes=asset.used_size_bytes,
+        filename=f"{PurePath(asset.filename).stem or asset.id}{suffix}",
     )
     return await answer(request, services, stored)
 

@@ -15,7 +15,7 @@ from db.models import JobState
 def model(row: rows.Asset, *, listed: bool = False) -> Model:
     found = row.summary if not listed else None
     path = f"/v1/models/{row.id}"
-    links = {"self": path, "content": f"{path}/content", "layers": f"{path}/layers"}
+    links = {"self": path, "content": f"{path}/content", "onnx": f"{path}/onnx", "layers": f"{path}/layers"}
     return Model(**_asset(row, links), summary=ModelSummary.model_validate(found) if found else None)
 
 

@@ -3,6 +3,7 @@
 CompressionError
 ├── InvalidModel            the bytes are no model that can be opened, or the graph is broken
 ├── UnsupportedModel        a sound model of a kind that is not taken (TorchScript, pickles, custom operators)
+│   └── NeedsConversion     one that can be made into ONNX first (torch.export programs)
 ├── InvalidDataset          the bytes are no dataset, or its arrays are broken
 ├── InvalidSpec             the steps contradict each other or themselves
 │   └── SelectorMatchedNothing
@@ -38,6 +39,10 @@ class InvalidModel(CompressionError):
 
 class UnsupportedModel(CompressionError):
     code = "unsupported_model"
+
+
+class NeedsConversion(UnsupportedModel):
+    code = "needs_conversion"
 
 
 class InvalidDataset(CompressionError):

@@ -76,11 +76,24 @@ class Obstacle(Summary):
     reason: str
 
 
+class Conversion(Summary):
+    """How an upload of another format became the ONNX model that jobs work on."""
+
+    tool: str = Field(description="what wrote the ONNX model")
+    sha256: str = Field(description="of the ONNX model")
+    size_bytes: int = Field(description="of the ONNX model")
+
+
 class ModelSummary(Summary):
     """Everything that is worth knowing about a model without opening it again. Sizes in bytes."""
 
     kind: Literal["model"] = "model"
-    format: Literal["onnx"] = "onnx"
+    format: Literal["onnx", "pt2"] = Field(
+        "onnx", description="of the upload; whatever it was, the rest describes the ONNX model"
+    )
+    conversion: Conversion | None = Field(
+        None, description="how the upload became ONNX; null where it is ONNX itself"
+    )
     ir_version: int
     opset: int = Field(description="version of the default operator set as uploaded")
     domains: dict[str, int] = Field(description="other operator sets and their versions")

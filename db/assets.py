@@ -121,7 +121,7 @@ def delete_asset(s: Session, store: ObjectStore, project_id: str, kind: AssetKin
             f"The {kind} {asset_id} is used by {user}", hint="Cancel the job, or wait until it is done."
         )
     asset.deleted_at = utcnow()
-    release_blobs(s, store, project_id, [asset.sha256])
+    release_blobs(s, store, project_id, {asset.sha256, asset.used_sha256})
 
 
 def claim_inspection(
@@ -157,12 +157,29 @@ def finish_inspection(s: Session, asset_id: str, attempt: int, summary: dict[str
     return _move(s, asset_id, _waiting() & (Asset.attempt == attempt), values) is not None
 
 
+def keep_conversion(
+    s: Session, store: ObjectStore, asset_id: str, attempt: int, *, sha256: str, size_bytes: int
+) -> Asset:
+    """Notes stored bytes as what the upload was converted to: jobs then read these.
+
+    The asset as it is now: without them if another attempt has taken over. Raises `QuotaExceeded`,
+    `ObjectMissing`.
+    """
+    asset = s.get_one(Asset, asset_id)
+    project = lock_project(s, asset.project_id)
+    if not counts(s, project.id, sha256):
+        check_space(s, project, size_bytes)
+    add_blob(s, store, project.id, sha256, size_bytes)
+    values = {"converted_sha256": sha256, "converted_size_bytes": size_bytes}
+    return _move(s, asset_id, _waiting() & (Asset.attempt == attempt), values) or asset
+
+
 def refuse_asset(s: Session, store: ObjectStore, asset_id: str, attempt: int, error: dict[str, Any]) -> bool:
     """Keeps why the bytes were refused, and gives the bytes up; False if another attempt has taken over."""
     values = {"state": AssetState.REFUSED, "error": error, "inspected_at": utcnow(), "lease_expires_at": None}
     asset = _move(s, asset_id, _waiting() & (Asset.attempt == attempt), values)
     if asset is not None:
-        release_blobs(s, store, asset.project_id, [asset.sha256])
+        release_blobs(s, store, asset.project_id, {asset.sha256, asset.used_sha256})
     return asset is not None
 
 

@@ -74,7 +74,7 @@ def is_counted() -> ColumnElement[bool]:
     """Whether the enclosing query's blob counts towards the quota: what only saves time is free of charge."""
     asset = exists().where(
         Asset.project_id == Blob.project_id,
-        Asset.sha256 == Blob.sha256,
+        (Asset.sha256 == Blob.sha256) | (Asset.converted_sha256 == Blob.sha256),
         Asset.deleted_at.is_(None),
         Asset.state != AssetState.REFUSED,
     )

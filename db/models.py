@@ -145,6 +145,7 @@ class Asset(Base):
         Index("assets_listing", "project_id", "kind", "id"),
         Index("assets_state", "state"),
         Index("assets_bytes", "project_id", "sha256"),
+        Index("assets_converted_bytes", "project_id", "converted_sha256"),
     )
 
     id: Mapped[str] = mapped_column(String(40), primary_key=True)
@@ -155,6 +156,10 @@ class Asset(Base):
     sha256: Mapped[str] = mapped_column(String(64))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     state: Mapped[AssetState] = mapped_column(_words(AssetState, 12))
+    converted_sha256: Mapped[str | None] = mapped_column(
+        String(64), doc="of the ONNX model that was made of an upload in another format"
+    )
+    converted_size_bytes: Mapped[int | None] = mapped_column(BigInteger)
     summary: Mapped[dict[str, Any] | None]
     error: Mapped[dict[str, Any] | None]
     attempt: Mapped[int] = mapped_column(default=0)
@@ -163,6 +168,15 @@ class Asset(Base):
     created_at: Mapped[datetime]
     inspected_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
+
+    @property
+    def used_sha256(self) -> str:
+        """Of the bytes that jobs read: what the upload was converted to, or the upload itself."""
+        return self.converted_sha256 or self.sha256
+
+    @property
+    def used_size_bytes(self) -> int:
+        return self.size_bytes if self.converted_size_bytes is None else self.converted_size_bytes
 
 
 class Job(Base):

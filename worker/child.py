@@ -11,9 +11,10 @@ from worker.channel import Channel
 
 RUN_PIPELINE = "worker.child:run_pipeline"
 INSPECT_MODEL = "worker.child:inspect_model"
+CONVERT_MODEL = "worker.child:convert_model"
 INSPECT_DATASET = "worker.child:inspect_dataset"
 DESCRIBE_DEVICES = "worker.child:describe_devices"
-ENTRIES = (RUN_PIPELINE, INSPECT_MODEL, INSPECT_DATASET, DESCRIBE_DEVICES)
+ENTRIES = (RUN_PIPELINE, INSPECT_MODEL, CONVERT_MODEL, INSPECT_DATASET, DESCRIBE_DEVICES)
 
 
 def run_pipeline(folder: Path, request: Mapping[str, Any], channel: Channel) -> Mapping[str, Any]:
@@ -44,6 +45,14 @@ def inspect_model(folder: Path, request: Mapping[str, Any], channel: Channel) ->
     from compression.graph import inspect_model as inspect
 
     return inspect(folder / request["path"], folder / request["workdir"]).model_dump(mode="json")
+
+
+def convert_model(folder: Path, request: Mapping[str, Any], channel: Channel) -> Mapping[str, Any]:
+    """`request`: path of the file in the folder, and target, where the ONNX model is to be."""
+    from compression.graph.programs import convert_program
+
+    convert_program(folder / request["path"], folder / request["target"])
+    return {}
 
 
 def inspect_dataset(folder: Path, request: Mapping[str, Any], channel: Channel) -> Mapping[str, Any]:

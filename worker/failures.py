@@ -116,6 +116,15 @@ def bad_output(name: str, what: str, kind: type[Failed] = Failed) -> Failed:
     return kind("bad_output", f"The result file {name!r} was not taken: {what}.", hint="Please report this.")
 
 
+def no_space(what: str) -> Failed:
+    return Failed(
+        "quota_exceeded",
+        f"There is no room for the converted model: {what}.",
+        hint="Delete models, datasets or jobs that are no longer needed, and send it again.",
+        retryable=True,
+    )
+
+
 def internal_error(message: str) -> Failed:
     return Failed(
         "internal_error",

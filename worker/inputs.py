@@ -41,7 +41,9 @@ class Inputs:
 
     @property
     def size_bytes(self) -> int:
-        return sum(asset.size_bytes for asset in (self.model, *self.data.values(), *self.models.values()))
+        return sum(
+            asset.used_size_bytes for asset in (self.model, *self.data.values(), *self.models.values())
+        )
 
 
 def read_inputs(services: Services, job: Job) -> Inputs:
@@ -66,12 +68,16 @@ def read_inputs(services: Services, job: Job) -> Inputs:
 
 
 def fetch(services: Services, asset: Asset, folder: Path, name: str) -> str:
-    """Copies an asset into the folder; returns its path there. Raises `Failed` if its bytes are gone."""
-    path = f"{INPUTS_FOLDER}/{name}{_suffix(asset.filename)}"
+    """Copies an asset into the folder, converted where it was; returns its path there.
+
+    Raises `Failed` if its bytes are gone.
+    """
+    suffix = _suffix(asset.filename) if asset.converted_sha256 is None else ""
+    path = f"{INPUTS_FOLDER}/{name}{suffix}"
     target = folder / path
     target.parent.mkdir(exist_ok=True)
     try:
-        services.store.get(object_key(asset.project_id, asset.sha256), target)
+        services.store.get(object_key(asset.project_id, asset.used_sha256), target)
     except ObjectMissing as error:
         raise missing(f"the bytes of {asset.id}") from error
     return path
@@ -120,9 +126,9 @@ def _keys(
     models: Mapping[str, Asset],
     device: Device,
 ) -> tuple[str, ...]:
-    data_sha256 = {role: asset.sha256 for role, asset in data.items()}
-    models_sha256 = {id: asset.sha256 for id, asset in models.items()}
-    keys = [first_key(model.sha256)]
+    data_sha256 = {role: asset.used_sha256 for role, asset in data.items()}
+    models_sha256 = {id: asset.used_sha256 for id, asset in models.items()}
+    keys = [first_key(model.used_sha256)]
     for index in range(len(spec.steps)):
         keys.append(step_key(keys[-1], spec, index, data_sha256, device, models_sha256=models_sha256))
     return tuple(keys[1:])

@@ -1,4 +1,4 @@
-"""/v1/models: upload ONNX models, see what is inside, fetch and delete them."""
+"""/v1/models: upload models, see what is inside, fetch and delete them."""
 
 from typing import Annotated
 
@@ -24,7 +24,9 @@ KIND = AssetKind.MODEL
     "/v1/models",
     status_code=201,
     responses=uploaded(Model, "model"),
-    openapi_extra=upload_body("an ONNX file, or a zip or tar of one with its external data"),
+    openapi_extra=upload_body(
+        "an ONNX file, a zip or tar of one with its external data, or a `.pt2` of `torch.export`"
+    ),
 )
 async def upload_model(
     request: Request,
@@ -35,6 +37,8 @@ async def upload_model(
     filename: Filename = None,
 ) -> Model:
     """Upload a model, as a form or as raw bytes. The same bytes again give the same model with 200.
+
+    A `.pt2` that `torch.export.save` wrote is converted to ONNX; `summary.conversion` says so.
 
     The call waits a few seconds for the model's inspection: 201 has the findings, 202 says that it goes on,
     422 why the file was refused.
@@ -93,6 +97,22 @@ async def get_model_content(
     """The file as it was uploaded."""
     asset = await assets.wait_for_inspection(request, services, caller, KIND, model_id, 0)
     return await assets.content(request, services, asset)
+
+
+@routes.get("/v1/models/{model_id}/onnx", responses=downloaded(), response_class=Response)
+@routes.head("/v1/models/{model_id}/onnx", include_in_schema=False)
+async def get_model_onnx(
+    request: Request,
+    caller: ModelReader,
+    services: ServicesHere,
+    model_id: ModelId,
+    if_none_match: IfNoneMatch = None,
+    range: Range = None,
+    if_range: IfRange = None,
+) -> Response:
+    """The ONNX model that jobs work on: what the upload was converted to, or the upload itself."""
+    asset = await assets.wait_for_inspection(request, services, caller, KIND, model_id, 0)
+    return await assets.used_content(request, services, asset)
 
 
 @routes.delete("/v1/models/{model_id}", status_code=204, responses=problems(404, 409))

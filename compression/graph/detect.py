@@ -3,10 +3,12 @@
 import zipfile
 from pathlib import Path
 
-from compression.errors import InvalidModel, UnsupportedModel
+from compression.errors import InvalidModel, NeedsConversion, UnsupportedModel
+from compression.graph.programs import is_program
 
 EXPORT = "export it to ONNX first"
 TORCH = 'export it with torch.onnx.export(model, example_inputs, "model.onnx") and upload that file'
+CONVERT = 'write it as ONNX first: torch.onnx.export(torch.export.load("model.pt2"), dynamo=True)'
 KINDS: tuple[tuple[int, bytes, str, str], ...] = (
     (
         4,
@@ -60,14 +62,14 @@ def refuse_foreign_zip(archive: zipfile.ZipFile) -> None:
     """Raises for zip files that PyTorch and Keras write.
 
     Raises:
-        UnsupportedModel: it is one; the hint says how to export.
+        NeedsConversion: it is one of `torch.export`.
+        UnsupportedModel: it is another; the hint says how to export.
     """
     names = [name.rpartition("/")[2] for name in archive.namelist()]
-    paths = archive.namelist()
-    if any(name in ("archive_format", "serialized_exported_program.json") for name in names) or any(
-        "/models/" in f"/{path}" and path.endswith(".json") for path in paths
-    ):
-        raise UnsupportedModel("this is a torch.export program (.pt2), which is not taken yet", hint=TORCH)
+    if is_program(archive.namelist()):
+        raise NeedsConversion("this is a torch.export program (.pt2), not an ONNX model", hint=CONVERT)
+    if "archive_format" in names:
+        raise UnsupportedModel("this is a compiled torch package, which holds machine code", hint=TORCH)
     if any(name == "constants.pkl" for name in names):
         raise UnsupportedModel("this is a TorchScript archive, which can run code", hint=TORCH)
     if any(name.endswith(".pkl") for name in names):

@@ -10,6 +10,7 @@ from db.blobs import object_key
 from db.clock import utcnow
 from db.errors import AssetInUse, NotFound, ObjectMissing, QuotaExceeded
 from db.models import AssetKind, AssetState, Project
+from db.sweep import sweep_orphans
 from tests.db.conftest import House
 
 MODEL, DATASET = AssetKind.MODEL, AssetKind.DATASET
@@ -210,3 +211,35 @@ def test_the_object_of_an_asset_is_where_object_key_says(house: House) -> None:
     key = object_key(house.project.id, asset.sha256)
     assert key == f"projects/{house.project.id}/{asset.sha256[:2]}/{asset.sha256}"
     assert b"".join(house.store.open_range(key)) == b"abc"
+
+
+def test_a_converted_upload_keeps_both_and_gives_up_both(house: House) -> None:
+    asset = house.add(b"program")
+    with house.database.transaction() as s:
+        claimed = assets.claim_inspection(s, asset.id, lease_s=30)
+        assert claimed is not None
+    converted = {"sha256": house.keep(b"onnx model"), "size_bytes": 10}
+    with house.database.transaction() as s:
+        stale = assets.keep_conversion(s, house.store, asset.id, claimed.attempt - 1, **converted)
+        assert stale.used_sha256 == asset.sha256
+    with house.database.transaction() as s:
+        kept = assets.keep_conversion(s, house.store, asset.id, claimed.attempt, **converted)
+        assert (kept.used_sha256, kept.used_size_bytes) == (converted["sha256"], 10)
+        assert assets.finish_inspection(s, asset.id, claimed.attempt, {})
+    assert used(house) == 17
+    assert house.add(b"program").id == asset.id
+    sweep_orphans(house.database, house.store, older_than_s=-60)
+    assert house.has(b"onnx model")
+    delete(house, asset.id)
+    assert not house.has(b"program")
+    assert not house.has(b"onnx model")
+    assert used(house) == 0
+
+
+def test_there_must_be_room_for_what_it_is_converted_to(house: House) -> None:
+    asset = house.add(b"program")
+    sha256 = house.keep(b"onnx model")
+    with house.database.transaction() as s:
+        s.execute(update(Project).values(max_stored_bytes=16))
+    with pytest.raises(QuotaExceeded), house.database.transaction() as s:
+        assets.keep_conversion(s, house.store, asset.id, 0, sha256=sha256, size_bytes=10)
