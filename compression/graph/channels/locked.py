@@ -56,7 +56,7 @@ def _locked(
 
 def _weight_axes(layer: Layer, reading: Reading) -> list[Label]:
     """Of a layer whose outputs no weight makes alone, or whose operator has no rule."""
-    return [label for value in layer.weights for label in reading.axes_of(value) or ()]
+    return [label for value in layer.weights for label in reading.labels.get(value) or ()]
 
 
 def _rigid_reason(reading: Reading, labels: list[Label]) -> str | None:

@@ -32,6 +32,7 @@ class Site:
     node: ir.Node
     index: int
     axis: int
+    rank: int
     label: Label
 
 
@@ -160,7 +161,8 @@ class Reading:
 
     def contract(self, node: ir.Node, index: int, axis: int, label: Label) -> None:
         """Notes that the node sums over this axis of this input: what it reads of a unit may be made zero."""
-        self.sites.append(Site(node=node, index=index, axis=axis, label=label))
+        rank = len(self.axes(node, index))
+        self.sites.append(Site(node=node, index=index, axis=axis, rank=rank, label=label))
         self._dropped += vectors(label)
 
     def makes(self, node: ir.Node, axis: int, label: Label, output: int = 0) -> None:

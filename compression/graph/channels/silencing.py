@@ -31,8 +31,7 @@ def _mask(site: Site, shears: Shears) -> None:
     if value is None or node.graph is None:
         raise ValueError(f"{node.name} has no input {site.index}")
     stays = shears.kept(site.label)
-    rank = max(len(value.shape) if value.shape is not None else 0, site.axis + 1)
-    shape = [len(stays) if axis == site.axis else 1 for axis in range(rank)]
+    shape = [len(stays) if axis == site.axis else 1 for axis in range(site.rank)]
     dtype = value.dtype if value.dtype is not None else ir.DataType.FLOAT
     mask = shears.stored(node, stays.reshape(shape).astype(dtype.numpy()), "mask")
     masked = ir.node("Mul", [value, mask], name=shears.fresh(f"{node.name}.masked"))
