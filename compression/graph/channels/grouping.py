@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import onnx_ir as ir
@@ -18,7 +19,7 @@ from compression.graph.shapes import infer_shapes
 ROUNDS = 40
 
 Signature = tuple[int, ...]
-"""The blocks that a unit takes part in, by index, one for each of its ids."""
+"""The blocks of stored tensors and the pieces that a unit takes part in, by number, once for each of its ids."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,23 +79,26 @@ def _read(model: ir.Model) -> Reading:
 
 
 def _sorted_units(units: Units, roots: np.ndarray) -> list[np.ndarray]:
-    """Roots of the units that may leave, those together that take the same factors of the same tensors."""
+    """Roots of the units that may leave, those together that take the same factors of the same tensors.
+
+    Units that lie in different pieces of an axis do not go together either: one has to stay in each piece.
+    """
     stays = np.zeros(units.count, dtype=bool)
     stays[roots[list(units.locks)]] = True
-    stored = [index for index, block in enumerate(units.blocks) if block.place.value.producer() is None]
-    ids = [np.arange(units.blocks[i].start, units.blocks[i].start + units.blocks[i].size) for i in stored]
-    if not ids:
-        return []
-    blocks = np.concatenate([np.full(len(part), index) for index, part in zip(stored, ids, strict=True)])
-    found = roots[np.concatenate(ids)]
-    free = ~stays[found]
-    found, blocks = found[free], blocks[free]
+    blocks = [block for block in units.blocks if block.place.value.producer() is None]
+    parts = [roots[block.start : block.start + block.size] for block in blocks]
+    stored = np.zeros(units.count, dtype=bool)
+    stored[np.concatenate([np.zeros(0, np.int64), *parts])] = True
+    parts += [np.unique(roots[piece]) for piece in units.pieces]
+    parts = [part[stored[part] & ~stays[part]] for part in parts]
+    found = np.concatenate([np.zeros(0, np.int64), *parts])
     if not found.size:
         return []
-    order = np.lexsort((blocks, found))
-    found, blocks = found[order], blocks[order]
-    starts = np.flatnonzero(np.diff(found, prepend=-1))
+    where = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    order = np.lexsort((where, found))
+    found, where = found[order], where[order]
+    starts = np.flatnonzero(np.diff(found, prepend=-1)).tolist()
     alike: dict[Signature, list[int]] = defaultdict(list)
-    for start, stop in zip(starts, [*starts[1:], len(found)], strict=True):
-        alike[tuple(blocks[start:stop].tolist())].append(int(found[start]))
-    return [np.asarray(members, dtype=np.int64) for members in alike.values()]
+    for start, stop in pairwise([*starts, len(found)]):
+        alike[tuple(where[start:stop].tolist())].append(int(found[start]))
+    return [np.asarray(members, dtype=np.int64) for members in alike.values() if len(members) > 1]

@@ -1,7 +1,5 @@
 """Which layers keep all or some of their outputs, and why."""
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from compression.graph.channels.group import Locked
@@ -13,58 +11,60 @@ from compression.graph.layer import Layer, layers
 
 def locked_layers(reading: Reading, roots: np.ndarray, free: np.ndarray) -> tuple[Locked, ...]:
     """In graph order. `free` are the roots of the units that belong to groups."""
-    loose = np.zeros(reading.units.count, dtype=bool)
-    loose[free] = True
-    reasons = {int(roots[lock]): reason for lock, reason in reversed(list(reading.units.locks.items()))}
-    makers: dict[str, Made] = {}
-    for made in reading.made:
-        makers.setdefault(made.node.name or "", made)
-    found = [
-        _locked(layer, makers.get(layer.name), reading, roots, loose, reasons) for layer in _kernels(reading)
-    ]
+    finder = _Finder(reading, roots, free)
+    found = [finder.locked(layer) for layer in layers(reading.model) if _has_kernel(layer)]
     return tuple(item for item in found if item is not None)
 
 
-def _kernels(reading: Reading) -> list[Layer]:
-    """Layers with a matrix or kernel; those with vectors only follow others."""
-    return [
-        layer
-        for layer in layers(reading.model)
-        if any(value.const_value is not None and len(value.const_value.shape) > 1 for value in layer.weights)
-    ]
+def _has_kernel(layer: Layer) -> bool:
+    """Layers that have but vectors follow others."""
+    tensors = [value.const_value for value in layer.weights]
+    return any(tensor is not None and len(tensor.shape) > 1 for tensor in tensors)
 
 
-def _locked(
-    layer: Layer,
-    made: Made | None,
-    reading: Reading,
-    roots: np.ndarray,
-    loose: np.ndarray,
-    reasons: Mapping[int, str],
-) -> Locked | None:
-    labels = [made.label] if made is not None else _weight_axes(layer, reading)
-    stays = [kept(label, ~loose[roots]) for label in labels if size_of(label) != ONE]
-    if made is None and not all(part.all() for part in stays):
-        return None
-    if stays and not any(part.any() for part in stays):
-        return None
-    held = [root for label in labels for vector in vectors(label) for root in roots[vector].tolist()]
-    reason = next((reasons[root] for root in held if root in reasons), None)
-    reason = reason or _rigid_reason(reading, labels) or "they are tied with all others of it"
-    return Locked(layer=layer.name, reason=reason, partly=not all(part.all() for part in stays))
+class _Finder:
+    def __init__(self, reading: Reading, roots: np.ndarray, free: np.ndarray) -> None:
+        self._reading = reading
+        self._roots = roots
+        self._stays = np.ones(reading.units.count, dtype=bool)
+        self._stays[free] = False
+        self._stays = self._stays[roots]
+        locks = reversed(list(reading.units.locks.items()))
+        self._reasons = {int(roots[lock]): reason for lock, reason in locks}
+        self._made: dict[str, Made] = {}
+        for made in reading.made:
+            self._made.setdefault(made.node.name or "", made)
+
+    def locked(self, layer: Layer) -> Locked | None:
+        """None where every output of the layer belongs to a group."""
+        made = self._made.get(layer.name)
+        labels = [made.label] if made is not None else self._weight_axes(layer)
+        stays = [kept(label, self._stays) for label in labels if size_of(label) != ONE]
+        if stays and not any(part.any() for part in stays):
+            return None
+        whole = all(part.all() for part in stays)
+        if made is None and not whole:
+            return None
+        return Locked(layer=layer.name, reason=self._reason(labels), partly=not whole)
+
+    def _weight_axes(self, layer: Layer) -> list[Label]:
+        """Of a layer of which nobody said which axis it makes: its operator has no rule."""
+        return [label for value in layer.weights for label in self._reading.labels.get(value) or ()]
+
+    def _reason(self, labels: list[Label]) -> str:
+        if all(size_of(label) == ONE for label in labels):
+            return "it has a single output"
+        units = [vector[self._stays[vector]] for label in labels for vector in vectors(label)]
+        roots = [int(root) for vector in units for root in self._roots[vector]]
+        locks = [
+            factor.lock
+            for label in labels
+            for segment in label
+            for factor in segment
+            if isinstance(factor, Rigid)
+        ]
+        found = [self._reasons[root] for root in roots if root in self._reasons]
+        return next(iter([*found, *[self._reading.units.locks[lock] for lock in locks]]), ALONE)
 
 
-def _weight_axes(layer: Layer, reading: Reading) -> list[Label]:
-    """Of a layer whose outputs no weight makes alone, or whose operator has no rule."""
-    return [label for value in layer.weights for label in reading.labels.get(value) or ()]
-
-
-def _rigid_reason(reading: Reading, labels: list[Label]) -> str | None:
-    locks = [
-        factor.lock
-        for label in labels
-        for segment in label
-        for factor in segment
-        if isinstance(factor, Rigid)
-    ]
-    return reading.units.locks[locks[0]] if locks else None
+ALONE = "all of them are tied together"

@@ -22,7 +22,11 @@ UNNAMED = frozenset({"", "?", None})
 
 
 class Unreadable(Exception):
-    """A node's inputs or attributes are such that its rule does not hold."""
+    """A node's inputs or attributes are such that its rule does not hold; `why` completes "the node ..."."""
+
+    def __init__(self, why: str = "has inputs or attributes that are not known") -> None:
+        super().__init__(why)
+        self.why = why
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,15 +94,25 @@ class Reading:
             self.labels[value] = self._stored_axes(value)
         return self.labels[value]
 
-    def axes(self, node: ir.Node, index: int) -> Labels:
+    def axes(self, node: ir.Node, index: int, rank: int | None = None) -> Labels:
         """The axes of a node's input.
+
+        Args:
+            node: the node.
+            index: of the input.
+            rank: what the operator says of it, where shape inference cannot tell.
 
         Raises:
             Unreadable: the input is absent, or its rank is unknown.
         """
+        value = node.inputs[index] if index < len(node.inputs) else None
+        if rank is not None and value is not None and self._input_axes(value, node, index) is None:
+            lock = self.units.lock_id(f"the shape of {value.name!r} is not known")
+            sizes = [Size(1, (f"{value.name}[{axis}]",)) for axis in range(rank)]
+            self.labels[value] = tuple(rigid(size, lock) for size in sizes)
         found = self.optional_axes(node, index)
         if found is None:
-            raise Unreadable
+            raise Unreadable(f"lacks input {index}")
         return found
 
     def optional_axes(self, node: ir.Node, index: int) -> Labels | None:
@@ -108,7 +122,7 @@ class Reading:
             return None
         found = self._input_axes(value, node, index)
         if found is None:
-            raise Unreadable
+            raise Unreadable(f"reads {value.name!r}, of which the rank is not known")
         return found
 
     def content(self, node: ir.Node, index: int) -> Content | None:
@@ -173,6 +187,10 @@ class Reading:
         """Notes that this axis of a weight is summed over."""
         self.summed.append(label)
 
+    def piece(self, label: Label) -> None:
+        """Notes that these positions become an axis of their own: it must not run empty."""
+        self.units.pieces += vectors(label)
+
     def drop(self, label: Label) -> None:
         """Notes that the node does without these positions, so that leaving them is no matter to it."""
         self._dropped += vectors(label)
@@ -190,7 +208,7 @@ class Reading:
         if (node, index) not in self.shared:
             found = self._stored_axes(value, node, index)
             if found is None:
-                raise Unreadable
+                return None
             self.shared[node, index] = found
         return self.shared[node, index]
 
@@ -225,8 +243,9 @@ class Reading:
         else:
             try:
                 outputs = rule(self, node)
-            except (Unreadable, IndexError, ValueError):  # Ranks may be none that the operator takes.
-                why, mark, self._dropped = "cannot be read", self.units.ties, []
+            except (Unreadable, IndexError, ValueError) as error:
+                why = error.why if isinstance(error, Unreadable) else "has inputs of unexpected shapes"
+                mark, self._dropped = self.units.ties, []
         for value, labels in zip(node.outputs, outputs, strict=False):
             self.labels[value] = labels
         for value in node.outputs:

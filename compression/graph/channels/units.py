@@ -64,6 +64,8 @@ class Units:
     locks: dict[int, str] = field(default_factory=dict)
     demands: list[Demand] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
+    pieces: list[Vector] = field(default_factory=list)
+    """Units of which one has to stay, since they are an axis of their own somewhere."""
     _starts: list[int] = field(default_factory=list)
     _reasons: dict[str, int] = field(default_factory=dict)
     _ties: list[tuple[Vector, Vector]] = field(default_factory=list)

@@ -10,6 +10,7 @@ from compression.graph.channels.rules.pieces import PIECES
 from compression.graph.channels.rules.products import PRODUCTS
 from compression.graph.channels.rules.quantizing import QUANTIZING
 from compression.graph.channels.rules.recurrent import RECURRENT
+from compression.graph.channels.rules.slicing import SLICING
 from compression.graph.channels.rules.windows import WINDOWS
 
 RULES: dict[str, Rule] = {
@@ -22,6 +23,7 @@ RULES: dict[str, Rule] = {
     **PRODUCTS,
     **QUANTIZING,
     **RECURRENT,
+    **SLICING,
     **WINDOWS,
 }
 """By operator, with its domain before it unless that is ONNX's own: `Conv`, `com.microsoft::FusedConv`."""

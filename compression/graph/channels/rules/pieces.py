@@ -44,6 +44,8 @@ def split(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
         ]
     borders = np.cumsum([0, *_split_sizes(reading, node, size_of(labels[axis]).number)]).tolist()
     parts = [joining.part(reading.units, labels[axis], start, stop) for start, stop in pairwise(borders)]
+    for part in parts:
+        reading.piece(part)
     reading.mend(node, parts, lambda shears: _write_split(reading, shears, node, parts))
     return [_with(labels, axis, part) for part in parts]
 
@@ -71,91 +73,6 @@ def _write_split(reading: Reading, shears: Shears, node: ir.Node, parts: Sequenc
         node.attributes["split"] = ir.AttrInt64s("split", sizes)
 
 
-def slice_(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
-    labels = list(reading.axes(node, 0))
-    axes = reading.numbers(node, 3)
-    steps = reading.numbers(node, 4)
-    starts, stops = reading.content(node, 1), reading.content(node, 2)
-    count = _bounds(reading, node, starts, stops, axes)
-    chosen = [int(axis) % len(labels) for axis in axes] if axes is not None else list(range(count))
-    for index, axis in enumerate(chosen):
-        step = int(steps[index]) if steps is not None else 1
-        first = starts[index] if starts is not None else None
-        last = stops[index] if stops is not None else None
-        labels[axis] = _sliced(reading, node, index, axis, labels[axis], (first, last, step))
-    return [tuple(labels)]
-
-
-def _bounds(reading: Reading, node: ir.Node, starts: object, stops: object, axes: np.ndarray | None) -> int:
-    """How many axes are sliced."""
-    absent = len(node.inputs) < 3
-    if absent or (axes is None and len(node.inputs) > 3 and node.inputs[3] is not None):
-        raise Unreadable
-    if len(node.inputs) > 4 and node.inputs[4] is not None and reading.numbers(node, 4) is None:
-        raise Unreadable
-    if axes is not None:
-        return len(axes)
-    if not isinstance(starts, np.ndarray):
-        raise Unreadable
-    return len(starts)
-
-
-Bounds = tuple[Size | None, Size | None, int]
-
-
-def _sliced(reading: Reading, node: ir.Node, index: int, axis: int, label: Label, bounds: Bounds) -> Label:
-    first, last, step = bounds
-    size = size_of(label)
-    if first == Size(0) and last == size and step == 1 and is_rigid(label):
-        return label
-    known = first is not None and last is not None and first.known and last.known and size.known
-    if first is None or last is None or not known:
-        reading.lock(label, node, "slices them at places that are not known")
-        return reading.rigid(reading.inferred_size(node.outputs[0], axis), node)
-    span = range(size.number)[slice(first.number, _stop(last.number, step), step)]
-    reading.drop(label)
-    if step == 1:
-        part = joining.part(reading.units, label, span.start, max(span.stop, span.start))
-        rank = _rank(node)
-        reading.mend(node, [label], lambda shears: _write_bounds(shears, node, index, rank, label, span))
-        return part
-    return _strided(reading, node, index, label, span)
-
-
-def _stop(last: int, step: int) -> int | None:
-    return None if step < 0 and last < -(2**31) + 1 else last
-
-
-def _rank(node: ir.Node) -> int:
-    value = node.inputs[1]
-    size = value.shape[0] if value is not None and value.shape else 1
-    return size if isinstance(size, int) else 1
-
-
-def _write_bounds(shears: Shears, node: ir.Node, index: int, rank: int, label: Label, span: range) -> None:
-    shears.set_elements(node, 1, rank, {index: shears.before(label, span.start)})
-    shears.set_elements(node, 2, rank, {index: shears.before(label, max(span.stop, span.start))})
-
-
-def _strided(reading: Reading, node: ir.Node, index: int, label: Label, span: range) -> Label:
-    """Every so manieth position: of an axis that is a product of rows, one entry of each."""
-    size, step = size_of(label).number, span.step
-    if span == range(size - 1, -1, -1):
-        return joining.select(reading.units, label, np.asarray(span))
-    if step < 2 or size % step or len(span) != size // step:
-        reading.lock(label, node, "takes them in steps")
-        return reading.rigid(Size(len(span)), node)
-    rows, entries = joining.split(reading.units, label, size // step)
-    joining.lock(reading.units, entries, f"{node.op_type} {node.name!r} takes them in steps")
-    rank = _rank(node)
-    reading.mend(
-        node,
-        [label],
-        lambda shears: shears.set_elements(node, 2, rank, {index: shears.size(label)}),
-    )
-    return rows
-
-
 def gather(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
     data, indices = reading.axes(node, 0), reading.axes(node, 1)
     axis = integer(node, "axis", 0) % max(len(data), 1)
@@ -178,6 +95,7 @@ def _picked(reading: Reading, node: ir.Node, label: Label, indices: Labels) -> L
         return (reading.rigid(Size(len(places)), node),)
     reading.drop(label)
     result = joining.select(reading.units, label, places)
+    reading.piece(result)
 
     def edit(shears: Shears) -> None:
         stay = shears.kept(label)
@@ -231,6 +149,5 @@ PIECES: dict[str, Rule] = {
     "Concat": concat,
     "Gather": gather,
     "Pad": pad,
-    "Slice": slice_,
     "Split": split,
 }

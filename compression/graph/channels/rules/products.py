@@ -15,14 +15,16 @@ from compression.graph.constants import is_constant
 
 def convolution(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
     """W has shape (outputs, inputs / group, kernel): both channel axes are groups times what is inside."""
-    data, weight = reading.axes(node, 0), reading.axes(node, 1)
+    weight = reading.axes(node, 1)
+    data = reading.axes(node, 0, len(weight))
     _group(reading, node, data[1], weight[0], weight[1])
     return [_convolved(reading, node, data, weight, weight[0])]
 
 
 def transposed_convolution(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
     """W has shape (inputs, outputs / group, kernel)."""
-    data, weight = reading.axes(node, 0), reading.axes(node, 1)
+    weight = reading.axes(node, 1)
+    data = reading.axes(node, 0, len(weight))
     outer = _group(reading, node, data[1], weight[0], None)
     reading.join(data[1], weight[0])
     reading.sums(weight[0])

@@ -25,7 +25,7 @@ def recurrent(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
 
     Both directions share their hidden units, since their weights lie in one tensor.
     """
-    data, weight, recurrence = (reading.axes(node, index) for index in range(3))
+    data, weight, recurrence = (reading.axes(node, index, 3) for index in range(3))
     hidden = _hidden(reading, node, weight[1], recurrence)
     reading.join(data[2], weight[2])
     reading.contract(node, 0, 2, data[2])
