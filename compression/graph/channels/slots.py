@@ -35,7 +35,7 @@ class Builder:
     def build(self, members: np.ndarray, taken: Container[str]) -> Group | None:
         """The group of these units; None where no layer makes or reads them."""
         places = self._places_of_unit.get(int(members[0]), [])
-        slots = [self._slot(place, members) for place in places]
+        slots = list({_key(slot): slot for slot in (self._slot(place, members) for place in places)}.values())
         producers = tuple(slot for slot in slots if slot.role == "producer")
         consumers = tuple(slot for slot in slots if slot.role == "consumer")
         if not producers and not consumers:
@@ -151,6 +151,11 @@ def rows(label: Label, roots: np.ndarray, members: np.ndarray) -> np.ndarray:
         return np.zeros((len(members), 0), np.int64)
     result: np.ndarray = pairs[1].reshape(len(members), -1)
     return result
+
+
+def _key(slot: Slot) -> tuple[object, ...]:
+    """Nodes that share a vector have the same slot."""
+    return slot.value, slot.axis, slot.role, slot.indices.tobytes()
 
 
 def _free(name: str, taken: Container[str]) -> str:

@@ -4,7 +4,6 @@
 """
 
 import functools
-import io
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,8 +68,14 @@ NAMES = tuple(ENTRIES)
 
 
 @functools.cache
-def exported(name: str, opset: int = OPSET) -> bytes:
-    """The network as torch's exporter writes it, with a free batch axis. Statistics are random, too."""
+def exported(name: str, *, opset: int = OPSET, fused: bool = True) -> bytes:
+    """The network as torch's exporter writes it, with a free batch axis. Statistics are random, too.
+
+    Args:
+        name: one of NAMES.
+        opset: of the result.
+        fused: whether the exporter may fold BatchNormalization and constants.
+    """
     entry = ENTRIES[name]
     torch.manual_seed(len(name))
     model = entry.build().eval()
@@ -82,7 +87,6 @@ def exported(name: str, opset: int = OPSET) -> bytes:
             nn.init.normal_(module.bias, std=0.2)
     example = torch.from_numpy(next(iter(feeds(name).values())))
     batch = torch.export.Dim("batch", min=2, max=64)
-    file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
@@ -94,10 +98,9 @@ def exported(name: str, opset: int = OPSET) -> bytes:
             output_names=["y"],
             dynamic_shapes=({entry.batch_axis: batch},),
             verbose=False,
+            optimize=fused,
         )
-    program.model_proto  # noqa: B018
-    file.write(program.model_proto.SerializeToString())
-    return file.getvalue()
+    return program.model_proto.SerializeToString()
 
 
 def feeds(name: str, *, batch: int = BATCH, seed: int = 0) -> dict[str, np.ndarray]:

@@ -61,7 +61,9 @@ class DenseBlock(nn.Module):
 
 def densenet() -> nn.Module:
     transition = nn.Sequential(norm_relu(20), conv(20, 10, 1), nn.AvgPool2d(2))
-    return nn.Sequential(conv(3, 8), DenseBlock(8, 4, 3), transition, DenseBlock(10, 6, 2), norm_relu(22), Head(22))
+    return nn.Sequential(
+        conv(3, 8), DenseBlock(8, 4, 3), transition, DenseBlock(10, 6, 2), norm_relu(22), Head(22)
+    )
 
 
 class Inception(nn.Module):
@@ -115,7 +117,11 @@ class ShuffleUnit2(nn.Module):
         super().__init__()
         half = channels // 2
         self.branch = nn.Sequential(
-            conv(half, half, 1), norm_relu(half), conv(half, half, groups=half), conv(half, half, 1), norm_relu(half)
+            conv(half, half, 1),
+            norm_relu(half),
+            conv(half, half, groups=half),
+            conv(half, half, 1),
+            norm_relu(half),
         )
 
     def forward(self, x):
@@ -124,7 +130,9 @@ class ShuffleUnit2(nn.Module):
 
 
 def shufflenet2() -> nn.Module:
-    return nn.Sequential(conv(3, 16), nn.ReLU(), *[ShuffleUnit2(16) for _ in range(3)], conv(16, 12, 1), Head(12))
+    return nn.Sequential(
+        conv(3, 16), nn.ReLU(), *[ShuffleUnit2(16) for _ in range(3)], conv(16, 12, 1), Head(12)
+    )
 
 
 class Fire(nn.Module):
@@ -142,7 +150,9 @@ class Fire(nn.Module):
 
 
 def squeezenet() -> nn.Module:
-    return nn.Sequential(conv(3, 8), nn.ReLU(), Fire(8, 4, 6), nn.MaxPool2d(2), Fire(12, 4, 8), conv(16, 5, 1), Pooled())
+    return nn.Sequential(
+        conv(3, 8), nn.ReLU(), Fire(8, 4, 6), nn.MaxPool2d(2), Fire(12, 4, 8), conv(16, 5, 1), Pooled()
+    )
 
 
 class Pooled(nn.Module):
@@ -199,7 +209,9 @@ class ConvNeXtBlock(nn.Module):
 
 
 def convnext() -> nn.Module:
-    return nn.Sequential(conv(3, 8, stride=2), ConvNeXtBlock(8), conv(8, 12, stride=2), ConvNeXtBlock(12), Head(12))
+    return nn.Sequential(
+        conv(3, 8, stride=2), ConvNeXtBlock(8), conv(8, 12, stride=2), ConvNeXtBlock(12), Head(12)
+    )
 
 
 class SqueezeExcite(nn.Module):
@@ -215,7 +227,9 @@ class SqueezeExcite(nn.Module):
 
 
 def efficientnet() -> nn.Module:
-    hidden = nn.Sequential(conv(8, 16, 1), nn.SiLU(), conv(16, 16, groups=16), nn.SiLU(), SqueezeExcite(16, 4))
+    hidden = nn.Sequential(
+        conv(8, 16, 1), nn.SiLU(), conv(16, 16, groups=16), nn.SiLU(), SqueezeExcite(16, 4)
+    )
     return nn.Sequential(conv(3, 8), nn.SiLU(), hidden, conv(16, 8, 1), Head(8))
 
 
@@ -267,7 +281,8 @@ def regnet() -> nn.Module:
 
 def groupnorm() -> nn.Module:
     """Statistics over groups of channels: groups can leave, single channels cannot."""
-    return nn.Sequential(conv(3, 16), nn.GroupNorm(4, 16), nn.ReLU(), conv(16, 8), nn.InstanceNorm2d(8, affine=True), Head(8))
+    first = [conv(3, 16), nn.GroupNorm(4, 16), nn.ReLU()]
+    return nn.Sequential(*first, conv(16, 8), nn.InstanceNorm2d(8, affine=True), nn.ReLU(), Head(8))
 
 
 class PixelShuffle(nn.Module):
