@@ -17,7 +17,7 @@ from compression.graph.operators import DEFAULT_DOMAINS, FLOATS, NARROW
 
 Rule = Callable[["Reading", ir.Node], Sequence[Labels | None]]
 """Gives the axes of a node's outputs, having tied those of its inputs."""
-CUTTABLE = FLOATS | NARROW | {ir.DataType.INT32}
+CUTTABLE = FLOATS | NARROW | {ir.DataType.INT32, ir.DataType.BOOL}
 UNNAMED = frozenset({"", "?", None})
 
 

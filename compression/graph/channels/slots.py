@@ -33,12 +33,12 @@ class Builder:
         self._places_of_unit = self._index_places()
 
     def build(self, members: np.ndarray, taken: Container[str]) -> Group | None:
-        """The group of these units; None where no layer makes or reads them."""
+        """The group of these units; None where no layer makes them."""
         places = self._places_of_unit.get(int(members[0]), [])
         slots = list({_key(slot): slot for slot in (self._slot(place, members) for place in places)}.values())
         producers = tuple(slot for slot in slots if slot.role == "producer")
         consumers = tuple(slot for slot in slots if slot.role == "consumer")
-        if not producers and not consumers:
+        if not producers:
             return None
         makers = [made for place in places for made in self._made.get(place, ())]
         makers.sort(key=lambda made: self._order[made.node])

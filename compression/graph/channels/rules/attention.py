@@ -47,9 +47,9 @@ def multi_head(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
     reading.contract(node, 0, len(given[0]) - 1, given[0][-1])
     bias = reading.optional_axes(node, 3)
     if bias is not None:
-        reading.join(
-            bias[0], joining.chain(reading.units, [_width(reading, part) for part in (query, key, value)])
-        )
+        widths = [_width(reading, part) for part in (query, key, value)]
+        reading.join(bias[0], joining.chain(reading.units, widths))
+        reading.contract(node, 3, 0, bias[0])
     batch = given[0][0]
     _mask(reading, node, 5, (batch, query[0], query[1], key[1]))
     for index, (heads, _, size) in ((6, key), (7, value)):
@@ -88,10 +88,11 @@ def projecting(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
     given = [(data[0], data[1], part) for part in parts]
     query, key, value = (_heads(reading, node, labels, "num_heads") for labels in given)
     _attend(reading, node, query, key, value)
-    reading.lock(query[2], node, "sums over them inside")
+    reading.contract(node, 1, 1, weight[1])
     bias = reading.optional_axes(node, 2)
     if bias is not None:
         reading.join(bias[0], weight[1])
+        reading.contract(node, 2, 0, bias[0])
     reading.mend(node, parts, lambda shears: _write_sizes(shears, node, parts))
     _mask(reading, node, 5, (data[0], query[0], query[1], key[1]))
     if len(node.outputs) > 1 or reading.optional_axes(node, 4) is not None:
