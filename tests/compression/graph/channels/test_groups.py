@@ -66,32 +66,15 @@ LOCKED = {
     ),
     "TopK": ("h, i = TopK(g, twelve)", "TopK 'TopK_0' ranks them"),
     "CumSum": ("h = CumSum(g, one)", "CumSum 'CumSum_0' runs over them"),
-    "unknown operators": ("h = Hardmax(g) k = Det(t) t = Reshape(h, square)", "Hardmax"),
     "no rule": ("h = com.microsoft.NGramRepeatBlock(g)", "NGramRepeatBlock 'NGramRepeatBlock_0' has no rule"),
     "a dynamic range": (
         "q, a, z = DynamicQuantizeLinear(g) h = DequantizeLinear(q, a, z)",
         "DynamicQuantizeLinear 'DynamicQuantizeLinear_0' measures the range",
     ),
-    "looked up": (
-        "i = Gather<axis=1>(g, places) h = Concat<axis=1>(i, g2) g2 = Slice(g, two, twelve, one1)",
-        "looks them up",
-    ),
 }
 
 
-@pytest.mark.parametrize(
-    "case",
-    [
-        "Softmax",
-        "LayerNormalization",
-        "RMS by hand",
-        "ArgMax",
-        "TopK",
-        "CumSum",
-        "no rule",
-        "a dynamic range",
-    ],
-)
+@pytest.mark.parametrize("case", LOCKED)
 def test_locked_with_the_reason(case, tmp_path):
     middle, reason = LOCKED[case]
     weights = {**W, "s": random(12), "axis": np.asarray([1]), "one": np.int64(1), "twelve": np.asarray([12])}
@@ -100,7 +83,6 @@ def test_locked_with_the_reason(case, tmp_path):
     assert grouping.groups == ()
     found = {item.layer: item.reason for item in grouping.locked}
     assert reason in found["MatMul_0"]
-    assert found["MatMul_1"] == "the output 'y' gives them"
 
 
 def test_inputs_and_outputs_are_locked(tmp_path):
@@ -117,7 +99,8 @@ def test_what_a_caller_may_override_is_locked(tmp_path):
 
 def test_a_partly_locked_layer(tmp_path):
     """Half of the outputs goes through Softmax."""
-    body = "h = MatMul(x, w) p, q = Split<axis=1, num_outputs=2>(h) s = Softmax(p) c = Concat<axis=1>(s, q) y = MatMul(c, v)"
+    halves = "h = MatMul(x, w) p, q = Split<axis=1, num_outputs=2>(h) s = Softmax(p)"
+    body = f"{halves} c = Concat<axis=1>(s, q) y = MatMul(c, v)"
     path = written(tmp_path, body, X, W)
     grouping = find_groups(load(path))
     assert [group.size for group in grouping.groups] == [6]
@@ -199,14 +182,8 @@ def test_the_proof_finds_a_wrong_cut(tmp_path):
 
 def test_the_proof_looks_behind_a_sigmoid(tmp_path):
     """All outputs saturate at 1: the difference shows before them only."""
-    path = written(tmp_path, "h = MatMul(x, w) r = Relu(h) k = MatMul(r, v) s = Sigmoid(k) y = Neg(s)", X, W)
-    saturated = written(
-        tmp_path,
-        "h = MatMul(x, w) r = Relu(h) k = MatMul(r, v) b = Add(k, c) y = Sigmoid(b)",
-        X,
-        {**W, "c": np.float32(90)},
-    )
-    assert path == saturated
+    body = "h = MatMul(x, w) k = MatMul(h, v) b = Add(k, c) y = Sigmoid(b)"
+    path = written(tmp_path, body, X, {**W, "c": np.float32(90)})
     original, model = load(path), load(path)
     cut(model, {"MatMul_0": [3]})
     assert prove(original, model, {"MatMul_0": [3]}, X) <= TOLERANCE
@@ -217,11 +194,8 @@ def test_silence_keeps_shapes_and_changes_answers(tmp_path):
     path = small_model(tmp_path / "m.onnx")
     model, feeds = load(path), {"image": images(2)}
     silence(model, {"conv1": [0, 3]})
-    assert {
-        name: value.shape for name, value in model.graph.initializers.items() if name.startswith("conv")
-    } == {
-        name: value.shape for name, value in load(path).graph.initializers.items() if name.startswith("conv")
-    }
+    for name, value in load(path).graph.initializers.items():
+        assert model.graph.initializers[name].shape == value.shape
     (silent,) = save(model, tmp_path / "silent.onnx")
     difference = answers(path, feeds)["logits"] - answers(silent, feeds)["logits"]
     assert np.abs(difference).max() > 1e-3
