@@ -112,7 +112,7 @@ def _save_with(model: ir.Model, outputs: Sequence[str], path: Path) -> None:
         graph.outputs.extend(values[name] for name in outputs if name not in known)
         save(model, path)
     finally:
-        del graph.outputs[count:]
+        graph.outputs[count:] = []  # `del` would leave the values marked as outputs.
 
 
 def _reason(error: Exception) -> str:

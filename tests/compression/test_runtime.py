@@ -68,3 +68,11 @@ def test_a_missing_device_is_refused(tmp_path):
         pytest.skip("this machine has one")
     with pytest.raises(InvalidModel, match="cuda"):
         runtime.open_session(small_model(tmp_path / "m.onnx"), device="cuda", threads=1)
+
+
+def test_values_asked_for_in_between_are_no_outputs_afterwards(tmp_path):
+    model = load(small_model(tmp_path / "m.onnx"))
+    value = next(value for node in model.graph for value in node.outputs if value.name == "r1")
+    runtime.open_session(model, device="cpu", threads=1, outputs=["r1"])
+    assert not value.is_graph_output()
+    assert [output.name for output in model.graph.outputs] == ["logits"]
