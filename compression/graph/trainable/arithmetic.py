@@ -1,9 +1,8 @@
-"""Operators that compute entry by entry: arithmetic, activations, comparisons, logic, casts."""
+"""Operators that compute entry by entry: arithmetic, comparisons, logic, casts."""
 
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from compression.errors import NotTrainable
@@ -11,7 +10,7 @@ from compression.graph.trainable.elements import computed_dtype, computed_tensor
 from compression.graph.trainable.node import Node, Operator, Table, axis_of
 
 
-def _plain(function: Callable[[Tensor], Tensor]) -> Operator:
+def plain(function: Callable[[Tensor], Tensor]) -> Operator:
     """An operator of one input that torch has as it is."""
 
     def operator(node: Node, x: Tensor) -> Tensor:
@@ -117,82 +116,6 @@ def _number(tensor: Tensor) -> float | int:
     return number
 
 
-def relu(node: Node, x: Tensor) -> Tensor:
-    return F.relu(x) if x.is_floating_point() else x.clamp(min=0)
-
-
-def leaky_relu(node: Node, x: Tensor) -> Tensor:
-    return F.leaky_relu(x, node.attributes.get("alpha", 0.01))
-
-
-def prelu(node: Node, x: Tensor, slope: Tensor) -> Tensor:
-    """Before opset 7 one slope per channel stands for the second axis."""
-    if node.opset < 7 and slope.ndim == 1 and slope.numel() > 1:
-        slope = slope.reshape(-1, *[1] * (x.ndim - 2))
-    return torch.where(x < 0, slope * x, x)
-
-
-def elu(node: Node, x: Tensor) -> Tensor:
-    return F.elu(x, node.attributes.get("alpha", 1.0))
-
-
-def celu(node: Node, x: Tensor) -> Tensor:
-    return F.celu(x, node.attributes.get("alpha", 1.0))
-
-
-def selu(node: Node, x: Tensor) -> Tensor:
-    alpha: float = node.attributes.get("alpha", 1.67326319217681884765625)
-    gamma: float = node.attributes.get("gamma", 1.05070102214813232421875)
-    return gamma * F.elu(x, alpha)
-
-
-def gelu(node: Node, x: Tensor) -> Tensor:
-    return F.gelu(x, approximate=node.attributes.get("approximate", "none"))
-
-
-def bias_gelu(node: Node, x: Tensor, bias: Tensor | None = None) -> Tensor:
-    return F.gelu(x if bias is None else x + bias)
-
-
-def fast_gelu(node: Node, x: Tensor, bias: Tensor | None = None) -> Tensor:
-    return F.gelu(x if bias is None else x + bias, approximate="tanh")
-
-
-def quick_gelu(node: Node, x: Tensor) -> Tensor:
-    return x * torch.sigmoid(node.attributes.get("alpha", 1.702) * x)
-
-
-def swish(node: Node, x: Tensor) -> Tensor:
-    return x * torch.sigmoid(node.attributes.get("alpha", 1.0) * x)
-
-
-def swiglu(node: Node, gate: Tensor, x: Tensor) -> Tensor:
-    return swish(node, gate) * x
-
-
-def hard_sigmoid(node: Node, x: Tensor) -> Tensor:
-    return torch.clamp(node.attributes.get("alpha", 0.2) * x + node.attributes.get("beta", 0.5), 0, 1)
-
-
-def hard_swish(node: Node, x: Tensor) -> Tensor:
-    return x * torch.clamp(x / 6 + 0.5, 0, 1)
-
-
-def softplus(node: Node, x: Tensor) -> Tensor:
-    return F.softplus(x)
-
-
-def thresholded_relu(node: Node, x: Tensor) -> Tensor:
-    return torch.where(x > node.attributes.get("alpha", 1.0), x, torch.zeros_like(x))
-
-
-def shrink(node: Node, x: Tensor) -> Tensor:
-    bound, bias = node.attributes.get("lambd", 0.5), node.attributes.get("bias", 0.0)
-    return torch.where(x < -bound, x + bias, torch.where(x > bound, x - bias, torch.zeros_like(x))).to(
-        x.dtype
-    )
-
-
 def error_function(node: Node, x: Tensor) -> Tensor:
     return torch.erf(x)
 
@@ -253,80 +176,58 @@ def constant(node: Node) -> Tensor:
 
 ARITHMETIC: Table = {
     "Abs": absolute,
-    "Acos": _plain(torch.acos),
-    "Acosh": _plain(torch.acosh),
+    "Acos": plain(torch.acos),
+    "Acosh": plain(torch.acosh),
     "Add": _pair(torch.add),
     "And": _pair(torch.logical_and),
-    "Asin": _plain(torch.asin),
-    "Asinh": _plain(torch.asinh),
-    "Atan": _plain(torch.atan),
-    "Atanh": _plain(torch.atanh),
+    "Asin": plain(torch.asin),
+    "Asinh": plain(torch.asinh),
+    "Atan": plain(torch.atan),
+    "Atanh": plain(torch.atanh),
     "BitCast": bit_cast,
     "BitShift": bit_shift,
     "BitwiseAnd": _pair(torch.bitwise_and),
-    "BitwiseNot": _plain(torch.bitwise_not),
+    "BitwiseNot": plain(torch.bitwise_not),
     "BitwiseOr": _pair(torch.bitwise_or),
     "BitwiseXor": _pair(torch.bitwise_xor),
     "Cast": cast,
     "CastLike": cast_like,
-    "Ceil": _plain(torch.ceil),
-    "Celu": celu,
+    "Ceil": plain(torch.ceil),
     "Clip": clip,
     "Constant": constant,
-    "Cos": _plain(torch.cos),
-    "Cosh": _plain(torch.cosh),
+    "Cos": plain(torch.cos),
+    "Cosh": plain(torch.cosh),
     "Div": div,
     "Dropout": dropout,
-    "Elu": elu,
     "Equal": _pair(torch.eq),
     "Erf": error_function,
-    "Exp": _plain(torch.exp),
-    "Floor": _plain(torch.floor),
-    "Gelu": gelu,
+    "Exp": plain(torch.exp),
+    "Floor": plain(torch.floor),
     "Greater": _pair(torch.gt),
     "GreaterOrEqual": _pair(torch.ge),
-    "HardSigmoid": hard_sigmoid,
-    "HardSwish": hard_swish,
     "Identity": identity,
     "IsInf": is_infinite,
-    "IsNaN": _plain(torch.isnan),
-    "LeakyRelu": leaky_relu,
+    "IsNaN": plain(torch.isnan),
     "Less": _pair(torch.lt),
     "LessOrEqual": _pair(torch.le),
-    "Log": _plain(torch.log),
+    "Log": plain(torch.log),
     "Max": _chain(torch.maximum),
     "Mean": mean,
     "Min": _chain(torch.minimum),
-    "Mish": _plain(F.mish),
     "Mod": mod,
     "Mul": _pair(torch.mul),
     "Neg": negative,
-    "Not": _plain(torch.logical_not),
+    "Not": plain(torch.logical_not),
     "Or": _pair(torch.logical_or),
-    "PRelu": prelu,
     "Pow": power,
     "Reciprocal": reciprocal,
-    "Relu": relu,
     "Round": round_half_even,
-    "Selu": selu,
-    "Shrink": shrink,
-    "Sigmoid": _plain(torch.sigmoid),
-    "Sign": _plain(torch.sign),
-    "Sin": _plain(torch.sin),
-    "Sinh": _plain(torch.sinh),
-    "Softplus": softplus,
-    "Softsign": _plain(F.softsign),
+    "Sign": plain(torch.sign),
+    "Sin": plain(torch.sin),
+    "Sinh": plain(torch.sinh),
     "Sqrt": square_root,
     "Sub": _pair(torch.sub),
     "Sum": _chain(torch.add),
-    "SwiGLU": swiglu,
-    "Swish": swish,
-    "Tan": _plain(torch.tan),
-    "Tanh": _plain(torch.tanh),
-    "ThresholdedRelu": thresholded_relu,
+    "Tan": plain(torch.tan),
     "Xor": _pair(torch.logical_xor),
-    "com.microsoft::BiasGelu": bias_gelu,
-    "com.microsoft::FastGelu": fast_gelu,
-    "com.microsoft::Gelu": bias_gelu,
-    "com.microsoft::QuickGelu": quick_gelu,
 }

@@ -5,7 +5,7 @@ OPERATOR_NAMES = frozenset(
         *("Abs", "Acos", "Acosh", "Add", "AffineGrid", "And", "ArgMax", "ArgMin", "Asin", "Asinh"),
         *("Atan", "Atanh", "Attention", "AveragePool", "BatchNormalization", "BitCast", "BitShift"),
         *("BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "BlackmanWindow", "Cast", "CastLike"),
-        *("CausalConvWithState", "Ceil", "Celu", "CenterCropPad", "Clip", "Compress", "Concat"),
+        *("CausalConvWithState", "Ceil", "Celu", "CenterCropPad", "Clip", "Col2Im", "Compress", "Concat"),
         *("ConcatFromSequence", "Constant", "ConstantOfShape", "Conv", "ConvInteger", "ConvTranspose"),
         *("Cos", "Cosh", "CumProd", "CumSum", "DFT", "DeformConv", "DepthToSpace", "DequantizeLinear"),
         *("Det", "Div", "Dropout", "DynamicQuantizeLinear", "Einsum", "Elu", "Equal", "Erf", "Exp"),

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 
+from compression.graph.trainable.activations import ACTIVATIONS
 from compression.graph.trainable.arithmetic import ARITHMETIC
 from compression.graph.trainable.attention import ATTENTION
 from compression.graph.trainable.control import CONTROL
 from compression.graph.trainable.convolution import CONVOLUTIONS
+from compression.graph.trainable.gathering import GATHERING
 from compression.graph.trainable.indexing import INDEXING
 from compression.graph.trainable.node import Table
 from compression.graph.trainable.normalization import NORMALIZATIONS
@@ -19,10 +21,12 @@ from compression.graph.trainable.resizing import RESIZING
 from compression.graph.trainable.signals import SIGNALS
 
 OPERATORS: Table = {
+    **ACTIVATIONS,
     **ARITHMETIC,
     **ATTENTION,
     **CONTROL,
     **CONVOLUTIONS,
+    **GATHERING,
     **INDEXING,
     **NORMALIZATIONS,
     **POOLING,
