@@ -38,6 +38,9 @@ SMALL_FLOATS: dict[ir.DataType, torch.dtype] = {
     ir.DataType.FLOAT8E5M2FNUZ: torch.float8_e5m2fnuz,
 }
 
+LAST_ROUNDED_DOWN = 464.0
+"""Halfway from the largest e4m3fn to what would follow; torch saturates beyond it, ONNX does not."""
+
 
 def quantize_linear(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
     """saturate(round(x / scale) + zero); by blocks, per axis or per tensor, as the scale's shape says."""
@@ -81,8 +84,12 @@ def _kind(node: Node, zero: Tensor | None) -> ir.DataType:
 def _small_float(y: Tensor, dtype: torch.dtype, *, saturate: bool) -> Tensor:
     """Rounded to an 8-bit float; without saturation, what is too large becomes infinite or no number."""
     limit = torch.finfo(dtype).max
-    kept = torch.clamp(y, -limit, limit) if saturate else y
-    return straight(kept, kept.detach().to(dtype).to(y.dtype))
+    if saturate:
+        y = torch.clamp(y, -limit, limit)
+    rounded = y.detach().to(dtype).to(y.dtype)
+    if dtype is torch.float8_e4m3fn and not saturate:
+        rounded = torch.where(y.abs() > LAST_ROUNDED_DOWN, torch.nan, rounded)
+    return straight(y, rounded)
 
 
 def spread(node: Node, setting: Tensor, x: Tensor) -> Tensor:

@@ -1,0 +1,27 @@
+"""Poolings compute what onnxruntime does."""
+
+from itertools import product
+
+import pytest
+
+from tests.compression.graph.trainable.operators import compare, random
+
+
+@pytest.mark.parametrize("operator", ["MaxPool", "AveragePool", "LpPool"])
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_pooling(operator, axes):
+    x = random(2, 3, *(7, 8, 9)[:axes])
+    extra = {
+        "MaxPool": [{"storage_order": 0}, {"storage_order": 1}],
+        "AveragePool": [{"count_include_pad": 0}, {"count_include_pad": 1}],
+        "LpPool": [{"p": 1}, {"p": 3}],
+    }[operator]
+    uneven, even = {"pads": [1, 0, 1][:axes] + [1, 1, 0][:axes]}, {"pads": [1] * 2 * axes}
+    modes = [uneven, even, {"auto_pad": "SAME_LOWER"}, {"auto_pad": "VALID"}]
+    for pads, stride, kernel, ceil, more in product(modes, (1, 3), (2, 3), (0, 1), extra):
+        options = {"strides": [stride] * axes, "kernel_shape": [kernel] * axes, "ceil_mode": ceil}
+        outputs = 2 if operator == "MaxPool" else 1
+        assert not compare(operator, [x], outputs=outputs, **pads, **options, **more)
+        if "auto_pad" not in pads:
+            dilated = {"dilations": [2] * axes, **options}
+            assert not compare(operator, [x], outputs=outputs, **pads, **dilated, **more)
