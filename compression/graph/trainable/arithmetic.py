@@ -7,7 +7,7 @@ from torch import Tensor
 
 from compression.errors import NotTrainable
 from compression.graph.trainable.elements import computed_dtype, computed_tensor
-from compression.graph.trainable.node import Node, Operator, Table, axis_of
+from compression.graph.trainable.node import Node, Operator, Table, axis_of, like
 
 
 def plain(function: Callable[[Tensor], Tensor]) -> Operator:
@@ -70,7 +70,7 @@ def power(node: Node, x: Tensor, exponent: Tensor) -> Tensor:
             return square_root(node, x)
         if x.is_floating_point():
             return x**number
-    return torch.pow(x, exponent).to(x.dtype)
+    return torch.pow(x, like(exponent, x)).to(x.dtype)
 
 
 def square_root(node: Node, x: Tensor) -> Tensor:

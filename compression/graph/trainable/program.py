@@ -77,6 +77,24 @@ def compile_graph(graph: ir.Graph, opsets: Mapping[str, int], numbers: Numbers) 
     return Program(inputs=inputs, outputs=outputs, steps=tuple(reversed(steps)), own_outputs=own_outputs)
 
 
+def settings(program: Program) -> frozenset[int]:
+    """The values that operators read only to know how to compute: axes, bounds, exponents."""
+    uses = list(_uses(program))
+    return frozenset(number for number, on_cpu in uses if on_cpu) - {
+        number for number, on_cpu in uses if not on_cpu
+    }
+
+
+def _uses(program: Program) -> Iterator[tuple[int, bool]]:
+    yield from ((number, False) for number in program.outputs)
+    for step in program.steps:
+        for index, number in enumerate(step.inputs):
+            if number is not None:
+                yield number, index in step.on_cpu
+        for body in step.bodies.values():
+            yield from _uses(body)
+
+
 def _is_unread(node: ir.Node) -> bool:
     return not any(value.uses() or value.is_graph_output() for value in node.outputs)
 

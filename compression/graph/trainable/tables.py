@@ -48,6 +48,8 @@ READ_ON_CPU: Mapping[str, frozenset[int]] = {
     **dict.fromkeys(("Slice", "Pad", "Resize", "STFT"), frozenset({1, 2, 3, 4})),
     **dict.fromkeys(("SplitToSequence", "SequenceAt", "SequenceErase"), frozenset({1})),
     **dict.fromkeys(("LSTM", "GRU", "RNN"), frozenset({4})),
+    **dict.fromkeys((name for name in OPERATORS if name.startswith("Reduce")), frozenset({1})),
+    "Pow": frozenset({1}),
     "SequenceInsert": frozenset({2}),
     "MaxUnpool": frozenset({2}),
     "NonMaxSuppression": frozenset({2, 3, 4}),

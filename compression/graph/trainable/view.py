@@ -15,7 +15,7 @@ from compression.graph.naming import all_graphs
 from compression.graph.trainable.coverage import refuse_unknown
 from compression.graph.trainable.elements import computed_tensor
 from compression.graph.trainable.node import Node, Value
-from compression.graph.trainable.program import Numbers, Program, Step, compile_graph
+from compression.graph.trainable.program import Numbers, Program, Step, compile_graph, settings
 from compression.graph.trainable.roles import Role, roles
 
 Values = dict[int, Value]
@@ -24,8 +24,9 @@ Values = dict[int, Value]
 class TrainableGraph(nn.Module):
     """Computes what the model computes, node by node, with gradients.
 
-    Half precision is computed in float32. Integers, and all arithmetic on shapes, stay on the CPU until they
-    meet data of another device. The view holds copies: the model changes only by `write_back`.
+    Half precision is computed in float32. Integers, settings such as the bounds of Clip, and all arithmetic on
+    shapes stay on the CPU until they meet data of another device. The view holds copies: the model changes only
+    by `write_back`.
 
     Args:
         model: as `compression.graph.load` gives it; it stays as it is.
@@ -44,7 +45,7 @@ class TrainableGraph(nn.Module):
         self._inputs = {value.name or "": numbers[value] for value in model.graph.inputs}
         self._outputs = {value.name or "": numbers[value] for value in model.graph.outputs}
         self._members: dict[int, str] = {}
-        self._integers: Values = {}
+        self._on_cpu: Values = {}
         self._names: dict[Role, dict[str, str]] = {role: {} for role in Role}
         self._hold(model, numbers)
         self._numbers = numbers.by_name()
@@ -88,17 +89,18 @@ class TrainableGraph(nn.Module):
 
     def _hold(self, model: ir.Model, numbers: Numbers) -> None:
         """Takes copies of all stored tensors."""
-        known = roles(model)
+        known, on_cpu = roles(model), settings(self._program)
         for name, value in _stored_values(model):
             tensor = value.const_value
             if tensor is None or tensor.dtype == ir.DataType.STRING:
                 continue
             copy = computed_tensor(tensor.numpy())
             release(tensor)
-            if copy.is_floating_point():
-                self._register(name, known[name], copy, numbers[value])
+            number = numbers[value]
+            if copy.is_floating_point() and not (known[name] is Role.CONSTANT and number in on_cpu):
+                self._register(name, known[name], copy, number)
             else:
-                self._integers[numbers[value]] = copy
+                self._on_cpu[number] = copy
 
     def _register(self, name: str, role: Role, tensor: Tensor, number: int) -> None:
         member = escape(name)
@@ -116,13 +118,13 @@ class TrainableGraph(nn.Module):
 
     def _stored(self) -> Values:
         held = {number: getattr(self, member) for number, member in self._members.items()}
-        return self._integers | held
+        return self._on_cpu | held
 
     def _fed(self, feeds: Mapping[str, Tensor]) -> Values:
         unknown = [name for name in feeds if name not in self._inputs]
         if unknown:
             raise NotTrainable(f"the model has no input {unknown[0]!r}", where=unknown[0])
-        held = self._members.keys() | self._integers.keys()
+        held = self._members.keys() | self._on_cpu.keys()
         missing = [name for name, number in self._inputs.items() if name not in feeds and number not in held]
         if missing:
             raise NotTrainable(f"the input {missing[0]!r} is not fed", where=missing[0])

@@ -165,6 +165,35 @@ def test_copies_stand_on_their_own(tmp_path: Path) -> None:
     assert torch.equal(other({"x": x})["y"], view({"x": x})["y"])
 
 
+def test_shapes_and_settings_are_read_without_asking_the_device(tmp_path: Path) -> None:
+    """The meta device holds no data: whatever would have to be fetched from a GPU fails there."""
+    text = """<ir_version: 8, opset_import: ["" : 18]> g (float[N,8] x) => (float[M,K] y, int64[2] z) {
+        low = Constant<value = float {0.0}>()
+        six = Constant<value = float {6.0}>()
+        two = Constant<value = float[1] {2.0}>()
+        axis = Constant<value = int64[1] {1}>()
+        end = Constant<value = int64[1] {5}>()
+        zero = Constant<value = int64[1] {0}>()
+        c = Clip(x, low, six)
+        p = Pow(c, two)
+        r = ReduceSum(p, axis)
+        d = Div(p, r)
+        part = Slice(d, zero, end, axis)
+        m = MatMul(part, w)
+        s = Shape(x)
+        z = Add(s, s)
+        back = Concat<axis=0>(axis, z)
+        e = Expand(m, back)
+        f = Constant<value = int64[2] {0, -1}>()
+        y = Reshape(e, f)
+    }"""
+    view = TrainableGraph(loaded(tmp_path / "model.onnx", text, w=(5, 16)), device="meta")
+    answers = view({"x": torch.ones(1, 8, device="meta").expand(2, 8)[:1]})
+    assert answers["y"].device.type == "meta"
+    assert answers["y"].shape == (1, 2 * 16)
+    assert answers["z"].tolist() == [2, 16]
+
+
 def test_shapes_are_exact_and_stay_integers(tmp_path: Path) -> None:
     """2**24 + 1 is the first whole number that float32 cannot hold."""
     text = """<ir_version: 8, opset_import: ["" : 17]> g (float[N,8] x) => (int64[2] y) {
