@@ -115,7 +115,8 @@ def _heads(reading: Reading, node: ir.Node, labels: Labels, attribute: str) -> H
         heads, size = joining.split(reading.units, labels[2], max(integer(node, attribute, 1), 1))
         reading.mend(node, [heads], lambda shears: shears.set_attribute(node, attribute, shears.size(heads)))
     reading.heads += vectors(heads)
-    reading.lock(steps, node, "runs over them")
+    for label in (labels[0], steps):
+        reading.lock(label, node, "runs over them")
     return heads, steps, size
 
 
@@ -174,6 +175,8 @@ def rotary(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
     """Pairs of dimensions are turned by one angle, in all heads alike: they leave together."""
     data = reading.axes(node, 0)
     first = 2 if node.domain == "com.microsoft" else 1
+    for label in (data[0], data[-2]):
+        reading.lock(label, node, "turns each by its place")
     if len(data) == 4:
         size = data[3]
     elif integer(node, "num_heads", 0):

@@ -21,6 +21,9 @@ RUNS_OVER = "takes its statistics over them"
 def batch_norm(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
     data = reading.axes(node, 0)
     channels = data[1] if len(data) > 1 else data[0]
+    if integer(node, "training_mode", 0):
+        for label in (data[0], *data[2:]):
+            reading.lock(label, node, RUNS_OVER)
     for index in range(1, 5):
         (parameter,) = reading.axes(node, index)
         reading.broadcast(channels, parameter)

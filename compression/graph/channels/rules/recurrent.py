@@ -34,6 +34,8 @@ def recurrent(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
     reading.sums(recurrence[2])
     for directions in (weight[0], recurrence[0]):
         reading.lock(directions, node, "has them as its directions")
+    for label in data[:2]:
+        reading.lock(label, node, "runs over them")
     _tie_vectors(reading, node, hidden)
     reading.mend(
         node, [hidden], lambda shears: shears.set_attribute(node, "hidden_size", shears.size(hidden))

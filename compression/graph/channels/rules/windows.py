@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from compression.graph.channels.attributes import integers
+from compression.graph.channels.attributes import integers, text
 from compression.graph.channels.edits import sizes_edit
 from compression.graph.channels.labels import UNIT, Labels, is_rigid, size_of
 from compression.graph.channels.reading import Reading, Rule
@@ -46,11 +46,10 @@ def _keeps(reading: Reading, node: ir.Node, axis: int) -> bool:
     """Told by the scale, by the size asked for, or else by what was inferred."""
     size = size_of(reading.axes(node, 0)[axis])
     axes = integers(node, "axes")
-    if axes is not None:
-        rank = len(reading.axes(node, 0))
-        if axis not in [item % rank for item in axes]:
-            return True
-        return reading.inferred_size(node.outputs[0], axis) == size
+    if axes is not None and axis not in [item % len(reading.axes(node, 0)) for item in axes]:
+        return True
+    if axes is not None or text(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
+        return False
     scales = stored_tensor(node.inputs[min(2, len(node.inputs) - 1)])
     if scales is not None and scales.dtype == ir.DataType.FLOAT and scales.size > axis:
         return float(scales.numpy()[axis]) == 1.0
