@@ -5,12 +5,17 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 
+from compression.registry import METHODS
 from db import jobs
 from db.blobs import object_key
-from db.models import Job, JobCheckpoint, JobState
+from db.events import list_events
+from db.models import AssetKind, Job, JobCheckpoint, JobState
 from db.settings import Settings
 from tests.worker.long_step import ROUNDS
 from tests.worker.models import save_mlp
@@ -67,24 +72,68 @@ def forget_results(place: Workplace) -> None:
         prune_step_results(s, place.store, place.project_id, max_bytes=0, max_entries=0)
 
 
-def test_a_killed_workers_step_goes_on_from_its_checkpoint(place, model, tmp_path):
-    worker = place.start_worker(program=WORKER)
-    job_id = place.submit(model, STEPS)
-    first = first_checkpoint(place, job_id)
+def run_killed(place: Workplace, program: str, *request: Any, **options: Any) -> str:
+    """A job whose first worker was killed once it had saved and then got further; its second one ends it."""
+    worker = place.start_worker(program=program)
+    job_id = place.submit(*request, **options)
+    saved = first_checkpoint(place, job_id)
+    before = place.job(job_id).fraction
+    far = place.wait_for(job_id, lambda job: job.fraction > before).fraction
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait()
-    place.start_worker(program=WORKER)
-    resumed = result(place, job_id, tmp_path)
-    job = place.job(job_id)
-    assert job.attempt == 2
-    assert 0 < began_at(job) < ROUNDS
+    place.start_worker(program=program)
+    job = place.finished(job_id, 120)
+    assert (job.state, job.attempt) == (JobState.SUCCEEDED, 2), job.error
     assert checkpoint(place, job_id) is None
-    assert not place.store.exists(object_key(place.project_id, first.sha256))
+    assert not place.store.exists(object_key(place.project_id, saved.sha256))
+    assert resumed_at(place, job_id) > far / 3 > 0
+    return job_id
 
+
+def resumed_at(place: Workplace, job_id: str) -> float:
+    """The share of the job that was done when the second attempt first told of its step's progress."""
+    with place.database.read() as s:
+        events = list_events(s, job_id, limit=10_000)
+    (_, second) = [
+        event.id for event in events if event.data.get("state") == "running" and event.type == "state"
+    ]
+    told = [event.data for event in events if event.type == "progress" and event.id > second]
+    return next(data["fraction"] for data in told if not data["message"].startswith("starting"))
+
+
+def test_a_killed_workers_step_goes_on_from_its_checkpoint(place, model, tmp_path):
+    killed = run_killed(place, WORKER, model, STEPS)
+    assert 0 < began_at(place.job(killed)) < ROUNDS
     forget_results(place)
     undisturbed = place.submit(model, STEPS)
-    assert result(place, undisturbed, tmp_path) == resumed
+    assert result(place, undisturbed, tmp_path) == result(place, killed, tmp_path)
     assert began_at(place.job(undisturbed)) == 0
+
+
+@pytest.mark.skipif("finetune" not in METHODS, reason="there is no method that trains")
+@pytest.mark.parametrize("service_settings", ["embedded"], indirect=True)
+def test_training_that_was_killed_ends_with_the_same_weights(place, model, tmp_path):
+    """As those of an undisturbed run, bit for bit, and they are not those it began with."""
+    data = {"training": place.ready(save_labelled(tmp_path / "train.npz"), AssetKind.DATASET)}
+    steps = [{"method": "finetune", "epochs": 60, "batch_size": 16}]
+    killed = run_killed(place, "worker", model, steps, data=data)
+    forget_results(place)
+    undisturbed = place.submit(model, steps, data=data)
+    trained = result(place, undisturbed, tmp_path)
+    assert trained == result(place, killed, tmp_path)
+    assert weights(trained) != weights((tmp_path / "mlp.onnx").read_bytes())
+
+
+def weights(model: bytes) -> dict[str, bytes]:
+    stored = onnx.load_from_string(model).graph.initializer
+    return {tensor.name: onnx.numpy_helper.to_array(tensor).tobytes() for tensor in stored}
+
+
+def save_labelled(path: Path, *, width: int = 32, count: int = 512) -> Path:
+    random = np.random.default_rng(1)
+    x = random.normal(size=(count, width)).astype(np.float32)
+    np.savez(path, x=x, labels=x.argmax(axis=1))
+    return path
 
 
 @pytest.mark.parametrize("service_settings", ["embedded"], indirect=True)
