@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 CACHE_BYTES = 4 * 2**30
 """What the answers may take on disk; values that do not fit are computed anew for every batch."""
 BATCH = 32
+GRADIENT = "gradient:"
+"""Before an input's name: the gradient of the teacher's score with respect to it."""
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Array]
