@@ -10,8 +10,11 @@ from compression.graph.channels.edits import Shears
 from compression.graph.channels.group import Doomed, Group
 from compression.graph.channels.grouping import Analysis, analyse
 from compression.graph.channels.labels import Labels
+from compression.graph.constants import release
 from compression.graph.naming import namer
 
+IN_MEMORY_BYTES = 64 * 2**20
+"""Larger tensors are cut anew at every reading, so that a big model never lies in memory whole."""
 Uses = dict[tuple[ir.Node, int], Labels]
 """By node and number of its input what lies on the input's axes."""
 
@@ -93,14 +96,25 @@ def _touches(labels: Labels, shears: Shears) -> bool:
 
 
 def _shrunk(value: ir.Value, labels: Labels, shears: Shears) -> ir.TensorProtocol:
+    """What is left of a stored tensor; a large one is read when the result is saved."""
     tensor = value.const_value
     if tensor is None:
         raise ValueError(f"{value.name} holds no tensor")
-    array = tensor.numpy()
-    for axis, label in enumerate(labels):
-        if shears.touches(label):
-            array = np.compress(shears.kept(label), array, axis=axis)
-    return ir.Tensor(np.ascontiguousarray(array), dtype=tensor.dtype, name=tensor.name)
+    places = {axis: shears.kept(label) for axis, label in enumerate(labels) if shears.touches(label)}
+
+    def compute() -> ir.TensorProtocol:
+        array = tensor.numpy()
+        for axis, stays in places.items():
+            array = np.compress(stays, array, axis=axis)
+        release(tensor)
+        return ir.Tensor(np.ascontiguousarray(array), dtype=tensor.dtype, name=tensor.name)
+
+    if tensor.nbytes <= IN_MEMORY_BYTES:
+        return compute()
+    shape = [
+        int(places[axis].sum()) if axis in places else size for axis, size in enumerate(tensor.shape.numpy())
+    ]
+    return ir.LazyTensor(compute, tensor.dtype, ir.Shape(shape), name=tensor.name)
 
 
 def _by_value(uses: Uses) -> dict[ir.Value, Uses]:

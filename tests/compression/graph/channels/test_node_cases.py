@@ -22,9 +22,11 @@ from compression.runtime import open_session, run
 
 MAX_ELEMENTS = 4000
 MAX_OPSET = 25
-CHOICES = 3
+CHOICES = 2
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_every_operator_between_two_products(tmp_path):
     proven: set[str] = set()
     failed: dict[str, float] = {}
@@ -35,7 +37,7 @@ def test_every_operator_between_two_products(tmp_path):
         elif found is not None:
             proven.add(name)
     assert not failed
-    assert len(proven) > 300
+    assert len(proven) > 1400
 
 
 def cut_somehow(path: Path, feeds: dict[str, np.ndarray]) -> float | None:
@@ -47,7 +49,9 @@ def cut_somehow(path: Path, feeds: dict[str, np.ndarray]) -> float | None:
     worst = 0.0
     for seed in range(CHOICES):
         random, model = np.random.default_rng(seed), load(path)
-        chosen = {group.id: random.permutation(group.size)[: random.integers(1, group.size)] for group in groups}
+        chosen = {
+            group.id: random.permutation(group.size)[: random.integers(1, group.size)] for group in groups
+        }
         cut(model, chosen)
         worst = max(worst, prove(original, model, chosen, feeds))
     return worst
@@ -101,7 +105,11 @@ def _sandwich(
         "first.w": mixing,
         "last.w": random.normal(size=(output.size, 3)).astype(np.float32),
         "last.shape": np.asarray([1, -1]),
-        **{item.name: value for item, value in zip(model.graph.input, inputs, strict=True) if item.name != name},
+        **{
+            item.name: value
+            for item, value in zip(model.graph.input, inputs, strict=True)
+            if item.name != name
+        },
     }
     nodes = [
         helper.make_node("Transpose", ["fed"], ["fed.turned"], perm=order),
@@ -119,4 +127,6 @@ def _sandwich(
         [helper.make_tensor_value_info("read", onnx.TensorProto.FLOAT, [1, 3])],
         [numpy_helper.from_array(np.asarray(value), key) for key, value in stored.items()],
     )
-    return helper.make_model(graph, opset_imports=model.opset_import, ir_version=10, functions=model.functions)
+    return helper.make_model(
+        graph, opset_imports=model.opset_import, ir_version=10, functions=model.functions
+    )
