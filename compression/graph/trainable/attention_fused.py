@@ -131,6 +131,8 @@ def group_query_attention(
     """Causal attention with a cache that grows by what comes in; `last` is each sample's last position."""
     if any(item is not None for item in unknown) or node.attributes.get("sliding_window_cache", 0):
         raise NotTrainable("grouped-query attention with quantized, windowed or ragged caches is not known")
+    if past_k is not None and past_k.shape[2] and int(last.min()) != int(last.max()):
+        raise NotTrainable("grouped-query attention with caches of several lengths is not known")
     query, key, value = _grouped(node, q, k, v)
     before = 0 if past_k is None else past_k.shape[2]
     if before and int(total) != before + query.shape[2]:

@@ -137,6 +137,28 @@ def skip_rms_normalization(
     return y if node.outputs == 1 else (y, None, inverse, total)[: node.outputs]
 
 
+def embed_layer_normalization(
+    node: Node,
+    words: Tensor,
+    segments: Tensor | None,
+    word_table: Tensor,
+    position_table: Tensor,
+    segment_table: Tensor | None,
+    scale: Tensor,
+    bias: Tensor,
+    mask: Tensor | None = None,
+    positions: Tensor | None = None,
+) -> Tensor | tuple[Tensor, ...]:
+    """onnxruntime's sum of embeddings, normalized; the second output counts each sample's unmasked tokens."""
+    total = F.embedding(words, word_table)
+    total = total + (position_table[: words.shape[1]] if positions is None else position_table[positions])
+    if segments is not None and segment_table is not None:
+        total = total + F.embedding(segments, segment_table)
+    y = F.layer_norm(total, scale.shape, scale, bias, node.attributes.get("epsilon", 1e-12))
+    counts = words.new_zeros(words.shape[0]) if mask is None else mask.sum(1)
+    return y if node.outputs == 1 else (y, counts.to(torch.int32), total)[: node.outputs]
+
+
 def _with_epsilon(node: Node, outputs: int) -> Node:
     """The node inside a fused one, whose epsilon has another default."""
     return replace(node, outputs=outputs, attributes={"epsilon": node.attributes.get("epsilon", 1e-12)})
@@ -176,6 +198,7 @@ NORMALIZATIONS: Table = {
     "MeanVarianceNormalization": mean_variance_normalization,
     "RMSNormalization": rms_normalization,
     "SimplifiedLayerNormalization": rms_normalization,
+    "com.microsoft::EmbedLayerNormalization": embed_layer_normalization,
     "com.microsoft::GroupNorm": group_norm,
     "com.microsoft::LayerNormalization": layer_normalization,
     "com.microsoft::SimplifiedLayerNormalization": rms_normalization,

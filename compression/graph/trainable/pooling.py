@@ -1,5 +1,6 @@
 """Poolings over windows and over all spatial axes."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -125,6 +126,33 @@ def max_unpool(node: Node, x: Tensor, places: Tensor, shape: Tensor | None = Non
     return padded(y, [0] * len(sizes), [goal - size for goal, size in zip(wanted, sizes, strict=True)])
 
 
+def max_roi_pool(node: Node, x: Tensor, rois: Tensor) -> Tensor:
+    """The largest entry in each cell of a grid over each box (Girshick 2015); an empty cell gives 0.
+
+    rois: (R, 5) as image, x1, y1, x2, y2, both corners included.
+    """
+    scale = node.attributes.get("spatial_scale", 1.0)
+    rows, columns = node.attributes["pooled_shape"]
+    pooled = []
+    for image, *box in rois.tolist():
+        left, top, right, bottom = (int(side * scale + 0.5) for side in box)
+        cells = [
+            x[int(image), :, row, column]
+            for row in _cells(top, bottom, rows, x.shape[2])
+            for column in _cells(left, right, columns, x.shape[3])
+        ]
+        largest = [cell.amax((1, 2)) if cell.numel() else x.new_zeros(x.shape[1]) for cell in cells]
+        pooled.append(torch.stack(largest, -1).reshape(-1, rows, columns))
+    return torch.stack(pooled) if pooled else x.new_zeros(0, x.shape[1], rows, columns)
+
+
+def _cells(first: int, last: int, count: int, size: int) -> list[slice]:
+    """An axis of a box in cells of the same size, which share the entries that their borders fall into."""
+    width = max(last - first + 1, 1) / count
+    edges = [(math.floor(i * width) + first, math.ceil((i + 1) * width) + first) for i in range(count)]
+    return [slice(min(max(start, 0), size), min(max(end, 0), size)) for start, end in edges]
+
+
 POOLING: Table = {
     "AveragePool": average_pool,
     "GlobalAveragePool": global_average_pool,
@@ -132,5 +160,6 @@ POOLING: Table = {
     "GlobalMaxPool": global_max_pool,
     "LpPool": lp_pool,
     "MaxPool": max_pool,
+    "MaxRoiPool": max_roi_pool,
     "MaxUnpool": max_unpool,
 }

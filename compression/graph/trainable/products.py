@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from compression.graph.trainable.gates import activation
 from compression.graph.trainable.node import Node, Table
 from compression.graph.trainable.quantizing import requantized
 
@@ -29,6 +30,14 @@ def fused_matmul(node: Node, a: Tensor, b: Tensor) -> Tensor:
     b = _exchanged(b, node.attributes.get("transB", 0), node.attributes.get("transBatchB", 0))
     alpha: float = node.attributes.get("alpha", 1.0)
     return torch.matmul(a, b) * alpha
+
+
+def fused_gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+    """onnxruntime's Gemm with an activation behind it."""
+    settings = [node.attributes.get(f"activation_{name}") for name in ("alpha", "beta")]
+    name = node.attributes.get("activation", "")
+    y = gemm(node, a, b, c)
+    return activation(name, *(item for item in settings if item is not None))(y) if name else y
 
 
 def _exchanged(x: Tensor, last: int, batch: int) -> Tensor:
@@ -88,5 +97,6 @@ PRODUCTS: Table = {
     "MatMul": matmul,
     "MatMulInteger": matmul_integer,
     "QLinearMatMul": qlinear_matmul,
+    "com.microsoft::FusedGemm": fused_gemm,
     "com.microsoft::FusedMatMul": fused_matmul,
 }

@@ -146,4 +146,6 @@ RESIZING: Table = {
     "Pad": pad,
     "Resize": resize,
     "Upsample": upsample,
+    "com.microsoft::GridSample": grid_sample,
+    "com.microsoft::Pad": pad,
 }

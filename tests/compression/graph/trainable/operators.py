@@ -15,6 +15,7 @@ from compression.graph.trainable.elements import computed_array, computed_tensor
 from compression.graph.trainable.node import Node
 from compression.graph.trainable.normalization import NORMALIZATIONS
 from compression.graph.trainable.pooling import POOLING
+from compression.graph.trainable.products import PRODUCTS
 from compression.graph.trainable.quantizing import QUANTIZING
 from compression.graph.trainable.recurrent import RECURRENT
 from compression.graph.trainable.resizing import RESIZING
@@ -22,6 +23,7 @@ from compression.graph.trainable.resizing import RESIZING
 OPERATORS = {
     **CONVOLUTIONS,
     **POOLING,
+    **PRODUCTS,
     **NORMALIZATIONS,
     **RECURRENT,
     **ATTENTION,

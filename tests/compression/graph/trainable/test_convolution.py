@@ -78,3 +78,10 @@ def test_convolution_of_integers(dtype):
     settings = [np.float32(0.02), np.uint8(3), w, np.abs(random(4)) + 1, np.zeros(4, dtype)]
     bias = integers(4, dtype=np.int32)
     assert not compare("QLinearConv", [x, *settings, np.float32(9), np.uint8(99), bias], **options)
+
+
+@pytest.mark.parametrize("activation", ["Relu", "Tanh"])
+def test_a_product_with_an_activation(activation):
+    inputs = [random(3, 4), random(5, 4), random(5)]
+    options = {"transB": 1, "alpha": 0.5, "activation": activation, "domain": "com.microsoft"}
+    assert not compare("FusedGemm", inputs, **options)

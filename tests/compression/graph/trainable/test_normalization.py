@@ -65,3 +65,33 @@ def test_normalizations_of_a_sum(added):
         assert not compare("SkipLayerNormalization", inputs, domain="com.microsoft", epsilon=1e-5)
     inputs = [x, skip, random(8), bias]
     assert not compare("SkipSimplifiedLayerNormalization", inputs, domain="com.microsoft")
+
+
+@pytest.mark.parametrize("given", [False, True])
+def test_embeddings_normalized(given):
+    words, segments = np.array([[1, 4, 2], [0, 3, 3]], np.int32), np.array([[0, 0, 1], [1, 0, 0]], np.int32)
+    tables = [random(5, 8), random(4, 8), random(2, 8) if given else None]
+    positions = np.array([[2, 1, 0], [1, 1, 3]], np.int32) if given else None
+    mask = np.array([[1, 1, 0], [1, 1, 1]], np.int32)
+    inputs = [words, segments if given else None, *tables, random(8), random(8, seed=1), mask, positions]
+    while inputs[-1] is None:
+        inputs.pop()
+    assert not compare("EmbedLayerNormalization", inputs, outputs=2, domain="com.microsoft", epsilon=1e-5)
+
+
+@pytest.mark.parametrize("last", [0, 1])
+def test_groups_with_channels_last_and_something_added(last):
+    """onnxruntime has these on GPUs only, so they are held to torch's own group norm."""
+    x, skip = torch.tensor(random(2, 6, 3, 4)), torch.tensor(random(2, 6, 3, 4, seed=1))
+    scale, bias, added = (torch.tensor(random(6, seed=seed)) for seed in range(3))
+    turned = [item.movedim(1, -1) if last else item for item in (x, skip)]
+    attributes = {"groups": 3, "activation": 1, "channels_last": last}
+    plain = Node(op_type="GroupNorm", domain="com.microsoft", opset=1, attributes=attributes)
+    (y,) = compute(plain, turned[0], scale, bias)
+    wanted = torch.nn.functional.silu(torch.nn.functional.group_norm(x, 3, scale, bias))
+    torch.testing.assert_close(y.movedim(-1, 1) if last else y, wanted)
+    node = Node(op_type="SkipGroupNorm", domain="com.microsoft", opset=1, attributes=attributes, outputs=2)
+    shaped = added if last else added.reshape(6, 1, 1)
+    y, total = compute(node, turned[0], scale, bias, turned[1], shaped)
+    wanted = x + skip + added.reshape(6, 1, 1)
+    torch.testing.assert_close(total.movedim(-1, 1) if last else total, wanted)

@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import numpy as np
 import pytest
 
 from tests.compression.graph.trainable.operators import compare, random
@@ -25,3 +26,10 @@ def test_pooling(operator, axes):
         if "auto_pad" not in pads:
             dilated = {"dilations": [2] * axes, **options}
             assert not compare(operator, [x], outputs=outputs, **pads, **dilated, **more)
+
+
+def test_pooling_of_boxes():
+    boxes = np.array([[0, 0, 0, 4, 5], [1, 2, 1, 7, 6], [0, 3, 3, 3, 3], [1, 5, 5, 9, 9]], np.float32)
+    for scale, shape in product((1.0, 0.5), ([2, 3], [1, 1], [3, 2])):
+        options = {"spatial_scale": scale, "pooled_shape": shape}
+        assert not compare("MaxRoiPool", [random(2, 3, 7, 8), boxes], **options)
