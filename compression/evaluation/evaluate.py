@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from compression.evaluation.timing import Timed
     from compression.spec import Evaluation
 
+FAITHFUL_DB = 25.0
+"""Outputs less true than this are told of together with the layers that changed most."""
+
 
 def evaluate(
     original: Path,
@@ -123,7 +126,7 @@ def _measurements(
         threads=evaluation.latency.threads,
         device=device_description(device),
         verdict="",
-        notes=(*notes, *_more_notes(compared, memory, device)),
+        notes=(*notes, *_more_notes(compared, memory, device), *_changed_most(compared, compressed)),
     )
     return measured.model_copy(update={"verdict": verdict(measured)})
 
@@ -171,3 +174,19 @@ def _more_notes(
         if not output.finite and not output.newly_nonfinite:
             notes.append(f"Output {name!r} holds NaN or infinity in the original too.")
     return tuple(notes)
+
+
+def _changed_most(compared: Compared | None, compressed: ModelMeasurement) -> tuple[str, ...]:
+    """Where an output came out less true than weights usually do: the layers to look at first."""
+    measured = {
+        name: output.sqnr_db
+        for name, output in (compared.fidelity if compared else {}).items()
+        if output.sqnr_db is not None and output.sqnr_db < FAITHFUL_DB
+    }
+    untrue = [layer for layer in compressed.layers if layer.weight_sqnr_db is not None]
+    if not measured or not untrue:
+        return ()
+    worst = sorted(untrue, key=lambda layer: layer.weight_sqnr_db or 0.0)[:3]
+    named = ", ".join(f"{layer.name} ({layer.weight_sqnr_db:.0f} dB)" for layer in worst)
+    output = min(measured, key=lambda name: measured[name])
+    return (f"Output {output!r} keeps {measured[output]:.0f} dB. Weights changed most in: {named}.",)

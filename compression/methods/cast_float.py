@@ -22,6 +22,7 @@ class CastFloat(NarrowingMethod):
     of If and Loop, and functions stay in float32.
     """
 
+    version: ClassVar[int] = 2
     title: ClassVar[str] = "Store weights as float16, and compute in it where that pays"
     source: ClassVar[str] = (
         "IEEE 754 binary16; Micikevicius et al. 2018, Mixed precision training (arXiv:1710.03740)"

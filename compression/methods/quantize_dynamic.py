@@ -22,6 +22,7 @@ class QuantizeDynamic(NarrowingMethod):
     as int8, and the report says so. Convolutions always are, since their dynamic kernels are slow.
     """
 
+    version: ClassVar[int] = 2
     title: ClassVar[str] = (
         "Compute matrix products in 8-bit integers with ranges taken at run time, where it pays"
     )

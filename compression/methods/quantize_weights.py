@@ -22,6 +22,7 @@ class QuantizeWeights(NarrowingMethod):
     told of.
     """
 
+    version: ClassVar[int] = 2
     title: ClassVar[str] = "Store weights as int8 per channel, compute in floats"
     source: ClassVar[str] = (
         "Krishnamoorthi 2018, Quantizing deep convolutional networks for efficient inference "

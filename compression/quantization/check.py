@@ -18,6 +18,9 @@ _MAX_BYTES = 1_500_000_000
 """Above this the model is not run inside the step: the probe would hold it in memory twice."""
 _SECONDS = 15.0
 """For finding the layers that spoil the output, by one trial per layer."""
+_SAMPLES = 16
+"""As many as the evaluation makes up: what it would find to be spoilt is to be found here first."""
+_PROBE_SECONDS = 4.0
 _WIDE = 16
 _NARROW = 8
 
@@ -182,7 +185,7 @@ def output_check(model: ir.Model, context: StepContext, min_sqnr_db: float) -> O
     probe, reason = None, "the outputs were not compared inside the step: the model is too large to run twice"
     if weight_bytes(model) <= _MAX_BYTES:
         try:
-            probe = take_probe(model, context)
+            probe = take_probe(model, context, count=_SAMPLES, seconds=_PROBE_SECONDS)
         except CompressionError as error:
             reason = f"the outputs were not compared inside the step: {error.message}"
     return OutputCheck(context=context, min_sqnr_db=min_sqnr_db, probe=probe, reason=reason)

@@ -2,6 +2,7 @@
 otherwise."""
 
 import itertools
+import time
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ from compression.quantization.affine import energy, ratio_db
 
 Feeds = dict[str, NDArray[Any]]
 Outputs = dict[str, NDArray[Any]]
+_SAMPLES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,14 @@ class Probe:
     answers: tuple[Outputs, ...]
 
 
-def take_probe(model: ir.Model, context: StepContext, *, count: int = 4, start: int = 0) -> Probe:
+def take_probe(
+    model: ir.Model,
+    context: StepContext,
+    *,
+    count: int = _SAMPLES,
+    start: int = 0,
+    seconds: float = float("inf"),
+) -> Probe:
     """Draw inputs and run the model on them.
 
     Args:
@@ -39,6 +48,7 @@ def take_probe(model: ir.Model, context: StepContext, *, count: int = 4, start: 
         start: samples to leave out at the front, so that what was calibrated on is not judged on; given up
         when
             fewer samples are left.
+        seconds: a slow model answers no more inputs after that, but the first four.
 
     Raises:
         DataMissing: there is no data and no input could be made.
@@ -46,7 +56,13 @@ def take_probe(model: ir.Model, context: StepContext, *, count: int = 4, start: 
     """
     source, feeds = draw_feeds(model, context, count=count, start=start)
     session = runtime.open_session(model, device=context.device, threads=context.threads)
-    return Probe(source=source, feeds=feeds, answers=tuple(runtime.run(session, feed) for feed in feeds))
+    answers: list[Outputs] = []
+    began = time.monotonic()
+    for feed in feeds:
+        if len(answers) >= _SAMPLES and time.monotonic() - began > seconds:
+            break
+        answers.append(runtime.run(session, feed))
+    return Probe(source=source, feeds=feeds[: len(answers)], answers=tuple(answers))
 
 
 def draw_feeds(
@@ -64,7 +80,7 @@ def draw_feeds(
     return "calibration", tuple(itertools.islice(data.feeds(inputs, 1, limit=count, start=first), count))
 
 
-def try_probe(model: ir.Model, context: StepContext, *, count: int = 4) -> Probe | str:
+def try_probe(model: ir.Model, context: StepContext, *, count: int = _SAMPLES) -> Probe | str:
     """A probe, or the sentence that says why there is none. For steps that only report on it."""
     try:
         return take_probe(model, context, count=count)

@@ -146,6 +146,16 @@ def test_without_data_inputs_are_synthesised_and_it_says_so(tmp_path, quick):
     assert "on synthetic inputs" in found.verdict
 
 
+def test_an_output_that_suffered_is_told_with_the_layers_that_changed_most(tmp_path, quick):
+    original = linear(tmp_path / "a.onnx", WEIGHT)
+    noise = 0.2 * np.random.default_rng(1).normal(size=WEIGHT.shape).astype(np.float32)
+    found = measured(tmp_path, original, linear(tmp_path / "b.onnx", WEIGHT, noise=noise))
+    # Noise of a fifth of the signal is 14 dB, in the one weight as in the one output.
+    assert any(note.endswith("Weights changed most in: fc (14 dB).") for note in found.notes)
+    faithful = measured(tmp_path, original, linear(tmp_path / "c.onnx", WEIGHT, noise=noise / 100))
+    assert not any("changed most" in note for note in faithful.notes)
+
+
 def test_synthetic_inputs_without_a_batch_axis_count_as_one_sample_each(tmp_path, quick):
     model = nonzero(tmp_path / "a.onnx", -100.0)
     found = measured(tmp_path, model, model)
