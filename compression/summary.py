@@ -122,12 +122,15 @@ class ModelSummary(Summary):
         return next(layer for layer in self.layers if layer.name == name)
 
     def with_layers(self, changed: Iterable[LayerSummary]) -> "ModelSummary":
-        """The same model with some layers replaced by name, its sums brought up to date."""
+        """The same model with some layers replaced by name, its sums brought up to date.
+
+        A weight that layers share is counted once, and has changed only where all of them have.
+        """
         by_name = {layer.name: layer for layer in changed}
         layers = tuple(by_name.get(layer.name, layer) for layer in self.layers)
-        delta = sum(layer.size_bytes for layer in layers) - sum(layer.size_bytes for layer in self.layers)
-        zeros = sum(w.zeros for layer in layers for w in layer.weights)
-        zeros_before = sum(w.zeros for layer in self.layers for w in layer.weights)
+        size, zeros = _sums(layers)
+        size_before, zeros_before = _sums(self.layers)
+        delta = size - size_before
         return self.model_copy(
             update={
                 "layers": layers,
@@ -136,6 +139,16 @@ class ModelSummary(Summary):
                 "nonzero_parameters": self.nonzero_parameters - (zeros - zeros_before),
             }
         )
+
+
+def _sums(layers: Iterable[LayerSummary]) -> tuple[int, int]:
+    """Bytes and zeros of all weights; names of weights are unique in a model."""
+    sizes: dict[str, int] = {}
+    zeros: dict[str, int] = {}
+    for weight in (weight for layer in layers for weight in layer.weights):
+        sizes[weight.name] = max(weight.size_bytes, sizes.get(weight.name, 0))
+        zeros[weight.name] = min(weight.zeros, zeros.get(weight.name, weight.zeros))
+    return sum(sizes.values()), sum(zeros.values())
 
 
 class ArraySummary(Summary):

@@ -60,6 +60,16 @@ def test_zeros_are_foretold_but_shrink_nothing() -> None:
     assert after.nonzero_parameters == MODEL.nonzero_parameters - 108
 
 
+def test_a_weight_that_layers_share_shrinks_once() -> None:
+    matrix = layer_summary("there", "MatMul", 100, 100)
+    back = matrix.model_copy(update={"name": "back"})
+    tied = model_summary(matrix, back, size_bytes=40_500, weight_bytes=40_000)
+    quantize = {"method": "quantize_weights"}
+    assert 3 < check(quantize, model=tied).estimated_size_ratio < 4
+    one_only = check({**quantize, "layers": {"include": ["back"]}}, model=tied)
+    assert one_only.estimated_size_ratio == 1.0
+
+
 def test_selector_that_matches_nothing_lists_near_names() -> None:
     result = check(PRUNE, {**PRUNE, "layers": {"include": ["cnv"]}})
     assert not result.ok
