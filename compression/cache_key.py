@@ -41,6 +41,7 @@ def step_key(
             "step": {name: _hashed(value, hashes) for name, value in spec.step_document(index).items()},
             "version": type(step).version,
             "data": {role.value: data_sha256[role] for role in roles},
+            "models": list(hashes.values()),
             "device": device,
             "seed": spec.seed,
         }
