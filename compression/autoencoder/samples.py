@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from compression import runtime
 from compression.autoencoder.layout import Layout, Unit, choose_layout
+from compression.data.dtypes import castable
 from compression.errors import DataMismatch, NotApplicable
 from compression.evaluation.inputs import Source
 from compression.graph import interface
@@ -24,8 +25,6 @@ ROWS_BYTES = 2 * 2**30
 """What the rows may take on disk; of samples with many positions then fewer are drawn, each by lot."""
 HELD_OUT_BYTES = 256 * 2**20
 BATCH = 64
-PLAIN = "fiub"
-"""Kinds of element types that become float32."""
 
 Array = npt.NDArray[Any]
 Report = Callable[[float], None]
@@ -63,7 +62,7 @@ def array_stream(dataset: "Dataset", name: str) -> Stream:
         raise NotApplicable(
             f"the training data has no array {name!r}", where="array", hint=f"arrays: {names}"
         )
-    if summary.ragged or np.dtype(summary.dtype).kind not in PLAIN:
+    if summary.ragged or not castable(summary.dtype, "float32"):
         raise NotApplicable(
             f"{name!r} holds {summary.dtype}{' of several shapes' if summary.ragged else ''}",
             where="array",
