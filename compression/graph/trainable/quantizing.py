@@ -3,7 +3,8 @@
 Rounding has the gradient of the identity (the straight-through estimator of Bengio et al. 2013) and values
 outside the range have none. A scale that requires a gradient gets, from QuantizeLinear and DequantizeLinear
 together, that of learned step sizes: round(x/s) - x/s inside the range and its bound outside (Esser et al.
-2020, equation 3). Quantized values are integers unless a gradient has to pass, then floats that hold them.
+2020, equation 3; the factor of section 2.2 is left to the one who trains). Quantized values are integers
+unless a gradient has to pass, then floats that hold them.
 """
 
 import onnx_ir as ir
@@ -44,9 +45,7 @@ LAST_ROUNDED_DOWN = 464.0
 
 def quantize_linear(node: Node, x: Tensor, scale: Tensor, zero: Tensor | None = None) -> Tensor:
     """saturate(round(x / scale) + zero); by blocks, per axis or per tensor, as the scale's shape says."""
-    if not x.is_floating_point():
-        x = x.to(scale.dtype)
-    y = x / spread(node, scale, x)
+    y = x.to(torch.promote_types(x.dtype, scale.dtype)) / spread(node, scale, x)
     return requantized(node, y, None if zero is None else spread(node, zero, x), y.dtype)
 
 

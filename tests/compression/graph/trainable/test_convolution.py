@@ -85,3 +85,14 @@ def test_a_product_with_an_activation(activation):
     inputs = [random(3, 4), random(5, 4), random(5)]
     options = {"transB": 1, "alpha": 0.5, "activation": activation, "domain": "com.microsoft"}
     assert not compare("FusedGemm", inputs, **options)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_deformable_convolution(parts, masked):
+    for stride, dilation, group in product((1, 2), (1, 2), (1, 2)):
+        rows, columns = (8 - 2 * dilation) // stride + 1, (9 - dilation) // stride + 1
+        inputs = [random(2, 4, 7, 8), random(6, 4 // group, 3, 2), random(2, parts * 12, rows, columns)]
+        inputs += [random(6), random(2, parts * 6, rows, columns)] if masked else []
+        options = {"strides": [stride] * 2, "dilations": [dilation] * 2, "group": group, "pads": [1] * 4}
+        assert not compare("DeformConv", inputs, opset=22, offset_group=parts, **options)

@@ -33,3 +33,15 @@ def test_pooling_of_boxes():
     for scale, shape in product((1.0, 0.5), ([2, 3], [1, 1], [3, 2])):
         options = {"spatial_scale": scale, "pooled_shape": shape}
         assert not compare("MaxRoiPool", [random(2, 3, 7, 8), boxes], **options)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_pooling_of_integers(dtype):
+    x = np.random.default_rng(0).integers(0, 100, (1, 2, 6, 6)).astype(dtype)
+    options = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 0, 0, 1], "ceil_mode": 1}
+    assert not compare("MaxPool", [x], **options)
+
+
+def test_unpooling():
+    inputs = [random(1, 1, 2, 2), np.array([[[[5, 7], [13, 15]]]])]
+    assert not compare("MaxUnpool", inputs, kernel_shape=[2, 2], strides=[2, 2])

@@ -6,6 +6,8 @@ import pytest
 import torch
 from onnx import TensorProto
 
+from compression.graph.trainable import TrainableGraph, check_agreement
+from tests.compression.graph.trainable.building import loaded
 from tests.compression.graph.trainable.operators import Node, compare, compute, random
 
 QUANTIZE = Node(op_type="QuantizeLinear", opset=21, attributes={})
@@ -107,3 +109,20 @@ def test_a_convolution_of_quantized_data_trains():
     assert torch.equal(y, whole.to(y.dtype))
     assert torch.isfinite(x.grad).all()
     assert x.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("kind", ["int4", "uint4", "int8", "uint16"])
+def test_the_view_rounds_to_the_type_that_the_zero_point_has(tmp_path, kind):
+    """The view holds 4 bits in 8 and uint16 in int32, so it has to be told."""
+    text = f"""<ir_version: 10, opset_import: ["" : 21]> g (float[4,6] x) => (float[4,3] y) {{
+        zero = Constant<value = {kind} z {{3}}>()
+        q = QuantizeLinear(w, scale, zero)
+        d = DequantizeLinear(q, scale, zero)
+        y = MatMul(x, d)
+    }}"""
+    model = loaded(tmp_path / "m.onnx", text, w=10 * random(6, 3), scale=np.array(0.5, np.float32))
+    view = TrainableGraph(model)
+    feeds = {"x": random(4, 6)}
+    check_agreement(view, model, feeds)
+    view({"x": torch.tensor(feeds["x"])})["y"].sum().backward()
+    assert view.weights["w"].grad.abs().sum() > 0

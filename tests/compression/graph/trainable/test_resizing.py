@@ -86,3 +86,9 @@ def test_gradients(mode, factors):
     scales = torch.tensor([1.0, 1.0, *factors])
     x = torch.tensor(random(1, 1, 4, 5, dtype=np.float64), requires_grad=True)
     assert torch.autograd.gradcheck(lambda given: compute(node, given, None, scales)[0], x)
+
+
+@pytest.mark.parametrize("corners", [0, 1])
+def test_affine_grid(corners):
+    for theta, size in ((random(4, 2, 3), [4, 3, 5, 6]), (random(2, 3, 4), [2, 1, 3, 4, 5])):
+        assert not compare("AffineGrid", [theta, np.array(size)], opset=20, align_corners=corners)
