@@ -74,7 +74,9 @@ def memory_mapped(name: str, array: np.ndarray) -> ArrayColumn:
     check_kind(name, array.dtype)
     if array.ndim == 0:
         raise InvalidDataset(
-            f"{name!r} is a single number; the first axis of every array counts samples", where=name
+            f"{name!r} is a single number; the first axis of every array counts samples",
+            where=name,
+            hint="repeat it, once for each sample: an array [samples] feeds a scalar input",
         )
     return ArrayColumn(name, array)
 

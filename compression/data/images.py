@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from compression.data.columns import ArrayColumn, Column
 from compression.data.fit import LABELS, channel_axis
@@ -107,7 +107,8 @@ def read_images(
 
 
 def _broken(member: zipfile.ZipInfo, error: Exception) -> InvalidDataset:
-    return InvalidDataset(f"{member.filename!r} is no readable image: {error}", where=member.filename)
+    reason = "it is of no known kind" if isinstance(error, UnidentifiedImageError) else str(error)
+    return InvalidDataset(f"{member.filename!r} is no readable image: {reason}", where=member.filename)
 
 
 def _layout(target: TensorSummary | None) -> tuple[int, int | None, int | None, int]:

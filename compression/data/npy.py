@@ -28,7 +28,8 @@ def check_header(stream: IO[bytes], name: str, size_bytes: int) -> None:
         read = formats.read_array_header_1_0 if version == (1, 0) else formats.read_array_header_2_0
         shape, _, dtype = read(stream)
     except (ValueError, EOFError, zipfile.BadZipFile, TypeError) as error:
-        raise InvalidDataset(f"{name!r} is no .npy array: {error}", where=name) from error
+        reason = str(error).partition(": <")[0]  # numpy names the object that it could not parse
+        raise InvalidDataset(f"{name!r} is no .npy array: {reason}", where=name) from error
     check_kind(name, dtype)
     promised = prod(shape) * dtype.itemsize
     present = size_bytes - stream.tell()

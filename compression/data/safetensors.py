@@ -29,7 +29,9 @@ class SafetensorColumn(Column):
             raise InvalidDataset(f"{name!r} has the type {kind}, which no model input takes", where=name)
         if not shape:
             raise InvalidDataset(
-                f"{name!r} is a single number; the first axis of every array counts samples", where=name
+                f"{name!r} is a single number; the first axis of every array counts samples",
+                where=name,
+                hint="repeat it, once for each sample: an array [samples] feeds a scalar input",
             )
         self.summary = ArraySummary(name=name, dtype=DTYPES[kind], shape=shape)
 
