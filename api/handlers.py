@@ -25,6 +25,15 @@ from compression.method import Problem as Finding
 from compression.registry import METHODS
 
 PROBLEM_JSON = "application/problem+json"
+_JSON_WORDS = {
+    "dictionary or object to extract fields from": "object",
+    "valid dictionary": "valid object",
+    "valid tuple": "valid array",
+    "Dictionary should": "The object should",
+    "Tuple should": "The array should",
+    "List should": "The array should",
+    " after validation, not": ", not",
+}
 _CODES = {400: "malformed_body", 404: "not_found", 405: "method_not_allowed"}
 
 
@@ -88,8 +97,16 @@ def _as_http_error(request: Request, errors: Sequence[Any]) -> HttpError:
         return MalformedBody(
             f"The body is not JSON: {errors[0].get('ctx', {}).get('error', 'it cannot be read')}"
         )
-    findings = tuple(_finding(error) for error in errors)
+    findings = tuple(_finding(error) for error in errors if not _is_echo(error, errors))
     return Invalid("; ".join(_sentence(finding) for finding in findings[:3]), findings=findings)
+
+
+def _is_echo(error: Any, errors: Sequence[Any]) -> bool:
+    """A list whose only item is wrong is told to be too short as well."""
+    place = tuple(error["loc"])
+    return error["type"] == "too_short" and any(
+        len(other["loc"]) > len(place) and tuple(other["loc"][: len(place)]) == place for other in errors
+    )
 
 
 def _finding(error: Any) -> Finding:
@@ -99,6 +116,8 @@ def _finding(error: Any) -> Finding:
     steps = place[:1] == ["steps"] and len(place) > 2 and place[2] in METHODS
     where = ".".join(str(part) for index, part in enumerate(place) if not (steps and index == 2))
     message = str(error["msg"]).removeprefix("Value error, ")
+    for python, json in _JSON_WORDS.items():
+        message = message.replace(python, json)
     return Finding(code=error["type"], message=message, where=where or None, hint=_hint(error))
 
 

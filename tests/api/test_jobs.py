@@ -155,8 +155,9 @@ def test_invalid_requests_name_the_place(client, model, subtests):
             assert where is None or where in {error["where"] for error in problem["errors"]}
 
 
-def test_a_misspelt_method_is_told_the_nearest(submit):
+def test_a_misspelt_method_is_told_the_nearest_and_nothing_else(submit):
     problem = submit(steps=[{"method": "prune_magnitud"}]).json()
+    assert [error["where"] for error in problem["errors"]] == ["steps.0"]
     assert problem["errors"][0]["hint"] == "did you mean prune_magnitude?"
 
 
