@@ -19,17 +19,18 @@ Uses = dict[tuple[ir.Node, int], Labels]
 """By node and number of its input what lies on the input's axes."""
 
 
-def cut(model: ir.Model, doomed: Doomed) -> None:
+def cut(model: ir.Model, doomed: Doomed, *, widths: bool = False) -> None:
     """Removes units in place. Inputs and outputs of the model stay as they are.
 
     Args:
         model: as it was when its groups were found.
         doomed: by a group's id the units that leave; at least one of each group must stay.
+        widths: as the groups were found.
 
     Raises:
         NotApplicable: there is no such group or unit, or too few would stay; nothing has been changed then.
     """
-    analysis = analyse(model)
+    analysis = analyse(model, widths)
     reading = analysis.reading
     shears = Shears(alive=alive_units(analysis, doomed), fresh=namer(model))
     shrunk = {

@@ -85,35 +85,61 @@ class Shears:
 
     def freeze(self, node: ir.Node, rank: int, sizes: Mapping[int, int]) -> None:
         """Lets whatever reads a node's output find these elements as they are given here."""
+        mask, constants = _override(rank, sizes)
+        self.put_after(self.put_after(node, "Mul", mask), "Add", constants)
+
+    def put_before(
+        self, node: ir.Node, index: int, op_type: str, array: np.ndarray, *, axis: int | None = None
+    ) -> None:
+        """Lets a node read op_type(input, array) in place of an input; `axis` is an attribute of the new node."""
+        value = node.inputs[index]
+        if value is None or node.graph is None:
+            raise ValueError(f"{node.name} has no input {index}")
+        made = self._node(node, op_type, value, array, axis)
+        node.graph.insert_before(node, made)
+        node.replace_input_with(index, made.outputs[0])
+
+    def put_after(self, node: ir.Node, op_type: str, array: np.ndarray) -> ir.Node:
+        """Lets whatever reads a node's first output read op_type(output, array); returns the new node."""
         output = node.outputs[0]
-        readers = list(output.uses())
-        after = ir.node("Identity", [output], name=self.fresh(f"{node.name}.frozen"))
-        after.outputs[0].name = self.fresh(f"{after.name}.output")
-        after.outputs[0].type, after.outputs[0].shape = output.type, output.shape
         if node.graph is None:
             raise ValueError(f"{node.name} stands in no graph")
-        node.graph.insert_after(node, after)
-        after.replace_input_with(0, self._overridden(after, output, rank, sizes))
-        for user, index in readers:
-            user.replace_input_with(index, after.outputs[0])
+        made = self._node(node, op_type, output, array, None)
+        node.graph.insert_after(node, made)
+        result, name = made.outputs[0], output.name
+        result.shape = output.shape
+        ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)
+        made.replace_input_with(0, output)
+        output.name, result.name = result.name, name
+        return made
 
     def _overridden(self, node: ir.Node, value: ir.Value, rank: int, sizes: Mapping[int, int]) -> ir.Value:
         """value * mask + sizes, computed before the node: these elements are constants from now on."""
-        mask, constants = np.ones(rank, np.int64), np.zeros(rank, np.int64)
-        for element, size in sizes.items():
-            mask[element], constants[element] = 0, size
-        product = self._insert(node, "Mul", value, self.stored(node, mask, "mask"))
-        return self._insert(node, "Add", product, self.stored(node, constants, "sizes"))
-
-    def _insert(self, node: ir.Node, op_type: str, *inputs: ir.Value) -> ir.Value:
-        made = ir.node(op_type, list(inputs), name=self.fresh(f"{node.name}.{op_type}"))
-        made.outputs[0].name = self.fresh(f"{made.name}.output")
-        made.outputs[0].type = inputs[0].type
-        made.outputs[0].shape = inputs[1].shape
+        mask, constants = _override(rank, sizes)
         if node.graph is None:
             raise ValueError(f"{node.name} stands in no graph")
-        node.graph.insert_before(node, made)
-        return made.outputs[0]
+        product = self._node(node, "Mul", value, mask, None)
+        total = self._node(node, "Add", product.outputs[0], constants, None)
+        node.graph.insert_before(node, [product, total])
+        return total.outputs[0]
+
+    def _node(
+        self, beside: ir.Node, op_type: str, value: ir.Value, array: np.ndarray, axis: int | None
+    ) -> ir.Node:
+        """A new node beside another one, not yet in its graph."""
+        attributes = {} if axis is None else {"axis": axis}
+        stored = self.stored(beside, array, op_type.lower())
+        made = ir.node(op_type, [value, stored], attributes, name=self.fresh(f"{beside.name}.{op_type}"))
+        made.outputs[0].name = self.fresh(f"{made.name}.output")
+        made.outputs[0].type = value.type
+        return made
+
+
+def _override(rank: int, sizes: Mapping[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    mask, constants = np.ones(rank, np.int64), np.zeros(rank, np.int64)
+    for element, size in sizes.items():
+        mask[element], constants[element] = 0, size
+    return mask, constants
 
 
 def sizes_edit(node: ir.Node, index: int, rank: int, labels: Mapping[int, Label]) -> Callable[[Shears], None]:

@@ -53,6 +53,9 @@ class Group:
     crosses: tuple[str, ...] = ()
     """Groups that cut the same axes across: heads and the dimensions inside them. Cutting both cuts twice."""
 
+    restates: tuple[str, ...] = ()
+    """Normalizations whose statistics run over the units: after the cut, over those that stay. Only with widths."""
+
     @property
     def slots(self) -> tuple[Slot, ...]:
         """All stored tensors that shrink with the group."""

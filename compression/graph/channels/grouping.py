@@ -32,20 +32,26 @@ class Analysis:
     grouping: Grouping
 
 
-def find_groups(model: ir.Model) -> Grouping:
+def find_groups(model: ir.Model, *, widths: bool = False) -> Grouping:
     """What can be cut from the model, and what cannot and why.
 
     The model keeps its meaning; shapes of values in between are filled in. Functions are not looked into.
 
+    Args:
+        model: to be looked at.
+        widths: also units that LayerNormalization, RMSNormalization or a mean runs over, such as the width of
+            a transformer. Once some of them leave, such statistics are others than those of the original with
+            the units at zero: groups say so in `restates`, and `cut`, `silence` and `prove` must be told, too.
+
     Source: dependency groups as in DepGraph (Fang et al., arXiv:2301.12900), here on axes that are products
     of factors.
     """
-    return analyse(model).grouping
+    return analyse(model, widths).grouping
 
 
-def analyse(model: ir.Model) -> Analysis:
+def analyse(model: ir.Model, widths: bool) -> Analysis:
     infer_shapes(model)
-    reading = _read(model)
+    reading = _read(model, widths)
     roots = reading.units.roots()
     builder = Builder(reading, roots)
     members: dict[str, np.ndarray] = {}
@@ -65,12 +71,12 @@ def analyse(model: ir.Model) -> Analysis:
     )
 
 
-def _read(model: ir.Model) -> Reading:
+def _read(model: ir.Model, widths: bool) -> Reading:
     """Reads anew as long as axes turn out to be products of more factors than was known."""
     structure: dict[Place, Segments] = {}
     for attempt in range(ROUNDS + 1):
         units = Units(structure=structure, settled=attempt == ROUNDS)
-        reading = Reading(model=model, rules=RULES, units=units)
+        reading = Reading(model=model, rules=RULES, units=units, widths=widths)
         reading.read()
         if not units.demands:
             break

@@ -17,7 +17,14 @@ BOUNDED = frozenset({"HardSigmoid", "LogSoftmax", "Sigmoid", "Softmax", "Tanh"})
 LAYOUT = frozenset({"Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
 
 
-def prove(original: ir.Model, cut: ir.Model, doomed: Doomed, feeds: Mapping[str, np.ndarray]) -> float:
+def prove(
+    original: ir.Model,
+    cut: ir.Model,
+    doomed: Doomed,
+    feeds: Mapping[str, np.ndarray],
+    *,
+    widths: bool = False,
+) -> float:
     """The largest error between both, relative to the largest entry of each output.
 
     Both run in onnxruntime without graph optimizations. A sound cut stays below `TOLERANCE` in float32. Of
@@ -29,6 +36,7 @@ def prove(original: ir.Model, cut: ir.Model, doomed: Doomed, feeds: Mapping[str,
         cut: the model after it.
         doomed: what was cut.
         feeds: inputs by name.
+        widths: as the groups were found.
 
     Returns:
         The error; infinite where shapes differ or only one of both gives a finite number.
@@ -36,7 +44,7 @@ def prove(original: ir.Model, cut: ir.Model, doomed: Doomed, feeds: Mapping[str,
     from compression.runtime import open_session, run
 
     silent = original.clone()
-    silence(silent, doomed)
+    silence(silent, doomed, widths=widths)
     before, after = _before_bounds(silent), _before_bounds(cut)
     inner = sorted({name for output, name in before.items() if after.get(output) == name})
     expected, found = (

@@ -50,19 +50,34 @@ class Made:
     label: Label
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Restated:
+    """A node that takes a statistic over an axis of its first input, and is let to take it over fewer."""
+
+    node: ir.Node
+    axis: int
+    rank: int
+    label: Label
+
+
 @dataclass(eq=False)
 class Reading:
-    """What has been found so far. Rules work on it through its methods."""
+    """What has been found so far. Rules work on it through its methods.
+
+    With `widths`, normalizations do not lock the axis that they run over.
+    """
 
     model: ir.Model
     rules: Mapping[str, Rule]
     units: Units
+    widths: bool = False
     labels: dict[ir.Value, Labels | None] = field(default_factory=dict)
     shared: dict[tuple[ir.Node, int], Labels] = field(default_factory=dict)
     sources: dict[Place, Label] = field(default_factory=dict)
     contents: dict[ir.Value, Content] = field(default_factory=dict)
     edits: list[Edit] = field(default_factory=list)
     sites: list[Site] = field(default_factory=list)
+    restated: list[Restated] = field(default_factory=list)
     made: list[Made] = field(default_factory=list)
     summed: list[Label] = field(default_factory=list)
     heads: list[Vector] = field(default_factory=list)
@@ -177,6 +192,15 @@ class Reading:
         """Notes that the node sums over this axis of this input: what it reads of a unit may be made zero."""
         rank = len(self.axes(node, index))
         self.sites.append(Site(node=node, index=index, axis=axis, rank=rank, label=label))
+        self._dropped += vectors(label)
+
+    def restate(self, node: ir.Node, axis: int, label: Label, why: str) -> None:
+        """Lets the node's statistic run over the units that stay, or locks them where widths are to stay."""
+        if not self.widths or not size_of(label).known:
+            self.lock(label, node, why)
+            return
+        rank = len(self.axes(node, 0))
+        self.restated.append(Restated(node=node, axis=axis, rank=rank, label=label))
         self._dropped += vectors(label)
 
     def makes(self, node: ir.Node, axis: int, label: Label, output: int = 0) -> None:

@@ -53,6 +53,7 @@ class Builder:
             activations=self._activations(makers, members),
             layers=ordered,
             unit=self._unit(makers, members),
+            restates=self._restated(members),
         )
 
     def ordered(self, groups: Sequence[Group], members: Mapping[str, np.ndarray]) -> list[Group]:
@@ -108,6 +109,14 @@ class Builder:
         if int(members[0]) in self._heads:
             return "head"
         return "hidden" if makers and makers[0].node.op_type in NEURON_LAYERS else "channel"
+
+    def _restated(self, members: np.ndarray) -> tuple[str, ...]:
+        found = [
+            item.node.name or ""
+            for item in self._reading.restated
+            if any(np.isin(self._roots[vector], members).any() for vector in vectors(item.label))
+        ]
+        return tuple(dict.fromkeys(found))
 
     def _crossings(
         self, groups: Sequence[Group], members: Mapping[str, np.ndarray]

@@ -54,11 +54,14 @@ def group_norm(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
 
 
 def layer_norm(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
-    """The mean over fewer units would be another: zero or not, they count."""
+    """The statistics over fewer units are others: zero or not, they count."""
     data = reading.axes(node, 0)
     axis = integer(node, "axis", -1) % len(data)
-    for label in data[axis:]:
-        reading.lock(label, node, RUNS_OVER)
+    if axis == len(data) - 1:
+        reading.restate(node, axis, data[axis], RUNS_OVER)
+    else:
+        for label in data[axis:]:
+            reading.lock(label, node, RUNS_OVER)
     for index in range(1, len(node.inputs)):
         parameter = reading.optional_axes(node, index)
         if parameter is not None:
@@ -112,11 +115,14 @@ def mean_variance(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
 
 
 def reduction(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
-    """Axes that are reduced stay, since a mean, a largest or a sum over fewer would be another."""
+    """A largest, a sum or a mean over fewer would be another: of these only a mean may be let to change."""
     data = reading.axes(node, 0)
     axes = _reduced(reading, node, len(data))
     for axis in axes:
-        reading.lock(data[axis], node, "is taken over them")
+        if node.op_type == "ReduceMean":
+            reading.restate(node, axis, data[axis], "is taken over them")
+        else:
+            reading.lock(data[axis], node, "is taken over them")
     if integer(node, "keepdims", 1):
         return [tuple(((),) if axis in axes else label for axis, label in enumerate(data))]
     return [tuple(label for axis, label in enumerate(data) if axis not in axes)]

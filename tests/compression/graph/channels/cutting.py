@@ -35,19 +35,23 @@ def doomed(grouping: Grouping, share: float, seed: int = 0) -> dict[str, list[in
     }
 
 
-def cut_and_prove(path: Path, feeds: Feeds, share: float = 0.5, seed: int = 0) -> ir.Model:
+def cut_and_prove(
+    path: Path, feeds: Feeds, share: float = 0.5, seed: int = 0, *, widths: bool = False
+) -> ir.Model:
     """The cut model: proven, of the same interface, smaller, and saved beside the original."""
     original, model = load(path), load(path)
     before = interface(model)
-    chosen = doomed(find_groups(model), share, seed)
+    chosen = doomed(find_groups(model, widths=widths), share, seed)
     assert chosen, "nothing can be cut"
-    cut(model, chosen)
+    cut(model, chosen, widths=widths)
     check_same_interface(before, interface(model))
-    assert prove(original, model, chosen, feeds) <= TOLERANCE
-    assert prove(original, original, chosen, feeds) > 100 * TOLERANCE, "the proof would hold for any cut"
+    assert prove(original, model, chosen, feeds, widths=widths) <= TOLERANCE
+    assert prove(original, original, chosen, feeds, widths=widths) > 100 * TOLERANCE, (
+        "the proof would hold for any cut"
+    )
     assert elements(model) < elements(original)
     (saved,) = save(model, path.with_name("cut.onnx"))
-    assert prove(original, load(saved), chosen, feeds) <= TOLERANCE
+    assert prove(original, load(saved), chosen, feeds, widths=widths) <= TOLERANCE
     return model
 
 

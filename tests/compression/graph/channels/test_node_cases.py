@@ -27,11 +27,12 @@ CHOICES = 2
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_every_operator_between_two_products(tmp_path):
+@pytest.mark.parametrize("widths", [False, True])
+def test_every_operator_between_two_products(widths, tmp_path):
     proven: set[str] = set()
     failed: dict[str, float] = {}
     for name, path, feeds in sandwiches(tmp_path):
-        found = cut_somehow(path, feeds)
+        found = cut_somehow(path, feeds, widths)
         if found is not None and found > TOLERANCE:
             failed[name] = found
         elif found is not None:
@@ -40,10 +41,10 @@ def test_every_operator_between_two_products(tmp_path):
     assert len(proven) > 1400
 
 
-def cut_somehow(path: Path, feeds: dict[str, np.ndarray]) -> float | None:
+def cut_somehow(path: Path, feeds: dict[str, np.ndarray], widths: bool) -> float | None:
     """The worst error of some cuts; None where nothing can be cut, or onnxruntime does not run the model."""
     original = load(path)
-    groups = find_groups(original).groups
+    groups = find_groups(original, widths=widths).groups
     if not groups or not _runs(original, feeds):
         return None
     worst = 0.0
@@ -52,8 +53,8 @@ def cut_somehow(path: Path, feeds: dict[str, np.ndarray]) -> float | None:
         chosen = {
             group.id: random.permutation(group.size)[: random.integers(1, group.size)] for group in groups
         }
-        cut(model, chosen)
-        worst = max(worst, prove(original, model, chosen, feeds))
+        cut(model, chosen, widths=widths)
+        worst = max(worst, prove(original, model, chosen, feeds, widths=widths))
     return worst
 
 

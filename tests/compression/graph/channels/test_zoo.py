@@ -69,6 +69,22 @@ def test_slots_tell_what_shrinks(network):
             np.testing.assert_array_equal(left.const_value.numpy(), expected)
 
 
+WIDE = [_marked(name) for name in ("convnext", "vit", "bert", "gpt", "llama", "swin")]
+
+
+@pytest.mark.parametrize("name", WIDE)
+def test_widths_through_normalizations(name, tmp_path):
+    """The residual stream leaves too; statistics are then held against those over the units that stay."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(zoo.exported(name))
+    assert not any(group.restates for group in find_groups(load(path)).groups)
+    assert (
+        any(len(group.restates) > 1 for group in find_groups(load(path), widths=True).groups)
+        or name == "convnext"
+    )
+    cut_and_prove(path, zoo.feeds(name), widths=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet", "mobilenet", "shufflenet2", "vit", "llama"])
 def test_graphs_as_exported_without_optimization(name, tmp_path):
