@@ -1,12 +1,12 @@
-"""What operators do to axes: join two, take one apart, merge several, cut pieces, line pieces up."""
+"""Joins axes that lose the same positions, and takes an axis apart into several."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 
+from compression.graph.channels.halving import APART_EVENLY, deal, halve
 from compression.graph.channels.labels import (
-    UNIT,
     Factor,
     Label,
     Rigid,
@@ -17,24 +17,11 @@ from compression.graph.channels.labels import (
     rigid,
     segment_size,
     size_of,
-    spread,
     tidy,
-    vectors,
 )
+from compression.graph.channels.lining import TAKEN_APART, chain, flatten, lock, lock_of, part, single
 from compression.graph.channels.sizes import ONE, Size, product
-from compression.graph.channels.units import Units, Vector
-
-TAKEN_APART = "they are taken apart in ways that do not fit together"
-APART_EVENLY = "the parts into which they are taken apart stay alike"
-
-
-def lock(units: Units, label: Label, reason: str | int) -> None:
-    """All units of an axis stay."""
-    found = vectors(label)
-    if found:
-        number = units.lock_id(reason) if isinstance(reason, str) else reason
-        for vector in found:
-            units.lock(vector, number)
+from compression.graph.channels.units import Units
 
 
 def join(units: Units, first: Label, second: Label) -> Label:
@@ -43,9 +30,9 @@ def join(units: Units, first: Label, second: Label) -> Label:
         return first
     for one, other in ((first, second), (second, first)):
         if is_rigid(one):
-            lock(units, other, _lock_of(one))
+            lock(units, other, lock_of(one))
             known = size_of(one).known or not size_of(other).known
-            return one if known else rigid(size_of(other), _lock_of(one))
+            return one if known else rigid(size_of(other), lock_of(one))
     if len(first) == 1 and len(second) == 1:
         return (_join_products(units, first[0], second[0]),)
     return _join_pieces(units, first, second)
@@ -58,31 +45,18 @@ def broadcast(units: Units, first: Label, second: Label) -> Label:
     return first if size_of(second) == ONE else join(units, first, second)
 
 
-def merge(units: Units, labels: Sequence[Label]) -> Label:
-    """Several axes as one, outer first."""
-    several = [label for label in labels if size_of(label) != ONE]
-    if not several:
-        return UNIT
-    if any(len(label) > 1 for label in several[1:]):
-        several = [several[0], *(_single(units, label) for label in several[1:])]
-    rest = [factor for label in several[1:] for factor in label[0]]
-    if len(several[0]) > 1 and not all(factor_size(factor).known for factor in rest):
-        several[0] = _single(units, several[0])
-    return tuple(tidy((*segment, *rest)) for segment in several[0])
-
-
 def divide(units: Units, label: Label, sizes: Sequence[Size]) -> list[Label]:
     """One axis as several of these sizes, outer first."""
     if len(sizes) == 1:
         return [label]
     if len(label) == 1:
-        divided = _divide(units, label[0], sizes)
+        divided = deal(units, label[0], sizes)
         if divided is None:
             lock(units, label, TAKEN_APART)
             return [rigid(size, units.lock_id(TAKEN_APART)) for size in sizes]
         return divided
     if not all(size.known for size in sizes):
-        return divide(units, _single(units, label), sizes)
+        return divide(units, single(units, label), sizes)
     inner = product(sizes[1:])
     outer, rest = _split_pieces(units, label, sizes[0].number, inner.number)
     return [outer, *divide(units, rest, sizes[1:])]
@@ -110,157 +84,11 @@ def fold(units: Units, label: Label, outer: int) -> Label:
     return joined
 
 
-def part(units: Units, label: Label, start: int, stop: int) -> Label:
-    """The positions from start to stop of an axis of known size."""
-    if (start, stop) == (0, size_of(label).number):
-        return label
-    pieces: list[Segment] = []
-    offset = 0
-    for segment in label:
-        size = segment_size(segment).number
-        first, last = max(start - offset, 0), min(stop - offset, size)
-        if first < last:
-            pieces.append(_part(units, segment, first, last))
-        offset += size
-    return chain(units, [(piece,) for piece in pieces])
-
-
-def select(units: Units, label: Label, indices: np.ndarray) -> Label:
-    """The positions at these indices of an axis of known size, as they come."""
-    return _checked(units, flatten(units, label)[indices])
-
-
-def chain(units: Units, labels: Sequence[Label]) -> Label:
-    """Axes one after another, as one."""
-    several = [label for label in labels if size_of(label).number]
-    if len(several) == 1:
-        return several[0]
-    if not all(size_of(label).known for label in several):
-        return _unknown(units, several)
-    if all(is_rigid(label) for label in several):
-        total = sum(size_of(label).number for label in several)
-        return rigid(Size(total), _lock_of(several[0])) if several else UNIT
-    segments: list[Segment] = []
-    for segment in (segment for label in several for segment in label):
-        vector = _alone(units, segment)
-        last = segments[-1] if segments else ()
-        if vector is None:
-            segments.append(segment)
-        elif len(last) == 1 and not isinstance(last[0], Rigid):
-            segments[-1] = (np.concatenate([last[0], vector]),)
-        else:
-            segments.append((vector,))
-    return tuple(segments)
-
-
-def flatten(units: Units, label: Label) -> Vector:
-    """One unit for each position of an axis of known size; of crossing factors only the longest can leave."""
-    for segment in label:
-        found = sorted(vectors((segment,)), key=len, reverse=True)
-        for vector in found[1:]:
-            units.lock(vector, units.lock_id(TAKEN_APART))
-    return np.concatenate([_located(units, segment) for segment in label])
-
-
-def _lock_of(label: Label) -> int:
-    return next((factor.lock for segment in label for factor in segment if isinstance(factor, Rigid)), 0)
-
-
-def _located(units: Units, segment: Segment) -> Vector:
-    """Units by position; an axis of size 1 stays for good."""
-    if segment:
-        return spread(segment)
-    return np.full(1, units.lock_id("a single one is put beside others"), dtype=np.int64)
-
-
-def _alone(units: Units, segment: Segment) -> Vector | None:
-    return _located(units, segment) if len(vectors((segment,))) <= 1 else None
-
-
-def _checked(units: Units, vector: Vector) -> Label:
-    """A single position cannot leave, or the axis would be empty."""
-    if len(vector) > 1:
-        return ((vector,),)
-    units.lock(vector, units.lock_id("a single one is taken out"))
-    return UNIT
-
-
-def _single(units: Units, label: Label) -> Label:
-    return label if len(label) == 1 else ((flatten(units, label),),)
-
-
-def _unknown(units: Units, labels: Sequence[Label]) -> Label:
-    reason = "they are put beside an axis of unknown size"
-    for label in labels:
-        lock(units, label, reason)
-    return rigid(Size(1, (f"chain {units.fresh(1)[0]}",)), units.lock_id(reason))
-
-
-def _part(units: Units, segment: Segment, start: int, stop: int) -> Segment:
-    size = segment_size(segment).number
-    if (start, stop) == (0, size) or not segment:
-        return segment
-    inner = size // factor_size(segment[0]).number
-    if start % inner or stop % inner:
-        label = _checked(units, flatten(units, (segment,))[start:stop])
-        return label[0]
-    head = segment[0]
-    count = (stop - start) // inner
-    if isinstance(head, Rigid):
-        return tidy([Rigid(Size(count), head.lock), *segment[1:]])
-    if count == 1:
-        units.lock(head[start // inner : stop // inner], units.lock_id("a single one is taken out"))
-    return tidy([head[start // inner : stop // inner], *segment[1:]])
-
-
-def _divide(units: Units, segment: Segment, sizes: Sequence[Size]) -> list[Label] | None:
-    """Deals the factors out to the sizes, cutting a factor in two where one size ends inside it."""
-    waiting = list(segment)
-    result: list[Label] = []
-    for size in sizes:
-        taken: list[Factor] = []
-        missing = size
-        while missing != ONE:
-            if not waiting:
-                return None
-            factor = waiting.pop(0)
-            left, over = missing.over(factor_size(factor)), factor_size(factor).over(missing)
-            if left is not None:
-                taken.append(factor)
-                missing = left
-            elif over is not None:
-                first, second = _halve(units, factor, missing, over)
-                taken.append(first)
-                waiting.insert(0, second)
-                break
-            else:
-                return None
-        result.append((tidy(taken),))
-    return result if not tidy(waiting) else None
-
-
-def _halve(units: Units, factor: Factor, outer: Size, inner: Size) -> tuple[Factor, Factor]:
-    """A factor as a product of two."""
-    if isinstance(factor, Rigid):
-        return Rigid(outer, factor.lock), Rigid(inner, factor.lock)
-    grid = factor.reshape(outer.number, inner.number)
-    rows = bool((grid == grid[:, :1]).all())
-    columns = bool((grid == grid[:1]).all())
-    if not rows and not columns and units.demand(factor, outer.number, inner.number):
-        return units.fresh(outer.number), units.fresh(inner.number)
-    stays = units.lock_id(APART_EVENLY)
-    if rows or (outer.number >= inner.number and not columns):
-        units.tie(np.repeat(grid[:, 0], inner.number), grid.reshape(-1))
-        return grid[:, 0], Rigid(inner, stays)
-    units.tie(np.tile(grid[0], outer.number), grid.reshape(-1))
-    return Rigid(outer, stays), grid[0]
-
-
 def _split_pieces(units: Units, label: Label, outer: int, inner: int) -> tuple[Label, Label]:
     """Of an axis of several segments: as a vector where it is one, else in equal parts."""
     vector = plain(label)
     if vector is not None:
-        first, second = _halve(units, vector, Size(outer), Size(inner))
+        first, second = halve(units, vector, Size(outer), Size(inner))
         return (tidy([first]),), (tidy([second]),)
     return rigid(Size(outer), units.lock_id(APART_EVENLY)), fold(units, label, outer)
 
@@ -289,7 +117,7 @@ def _shorten(units: Units, factor: Factor, rest: list[Factor], size: Size) -> tu
     over = factor_size(factor).over(size)
     if over is None or over == ONE:
         return factor, rest
-    first, second = _halve(units, factor, size, over)
+    first, second = halve(units, factor, size, over)
     return first, [second, *rest]
 
 

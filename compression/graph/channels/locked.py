@@ -4,7 +4,8 @@ import numpy as np
 
 from compression.graph.channels.group import Locked
 from compression.graph.channels.labels import Label, Rigid, kept, size_of, vectors
-from compression.graph.channels.reading import Made, Reading
+from compression.graph.channels.notes import Made
+from compression.graph.channels.reading import Reading
 from compression.graph.channels.sizes import ONE
 from compression.graph.layer import Layer, layers
 

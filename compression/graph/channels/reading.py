@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from compression.graph.channels import joining
+from compression.graph.channels import joining, lining
 from compression.graph.channels.contents import Content, content_of, known, numbers, stored_content
 from compression.graph.channels.edits import Edit
 from compression.graph.channels.labels import Label, Labels, is_rigid, rigid, size_of, vectors
+from compression.graph.channels.notes import Made, Restated, Site, Unreadable, describe
 from compression.graph.channels.sizes import Size
 from compression.graph.channels.units import Place, Units, Vector
 from compression.graph.constants import stored_tensor
@@ -19,45 +20,6 @@ Rule = Callable[["Reading", ir.Node], Sequence[Labels | None]]
 """Gives the axes of a node's outputs, having tied those of its inputs."""
 CUTTABLE = FLOATS | NARROW | {ir.DataType.INT32, ir.DataType.BOOL}
 UNNAMED = frozenset({"", "?", None})
-
-
-class Unreadable(Exception):
-    """A node's inputs or attributes are such that its rule does not hold; `why` completes "the node ..."."""
-
-    def __init__(self, why: str = "has inputs or attributes that are not known") -> None:
-        super().__init__(why)
-        self.why = why
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Site:
-    """An input that a node sums over along an axis."""
-
-    node: ir.Node
-    index: int
-    axis: int
-    rank: int
-    label: Label
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Made:
-    """An output axis that a weight makes: its units as they are numbered on the weight."""
-
-    node: ir.Node
-    output: int
-    axis: int
-    label: Label
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Restated:
-    """A node that takes a statistic over an axis of its first input, and is let to take it over fewer."""
-
-    node: ir.Node
-    axis: int
-    rank: int
-    label: Label
 
 
 @dataclass(eq=False)
@@ -101,7 +63,7 @@ class Reading:
             self._read_node(node)
         for value in graph.outputs:
             for label in self.axes_of(value) or ():
-                joining.lock(self.units, label, reason.format(value.name))
+                lining.lock(self.units, label, reason.format(value.name))
 
     def axes_of(self, value: ir.Value) -> Labels | None:
         """The axes of a value; None where not even their number is known."""
@@ -158,7 +120,7 @@ class Reading:
 
     def lock(self, label: Label, node: ir.Node, why: str) -> None:
         """All units of the axis stay because of what the node does to them."""
-        joining.lock(self.units, label, f"{describe(node)} {why}")
+        lining.lock(self.units, label, f"{describe(node)} {why}")
 
     def rigid(self, size: Size, node: ir.Node, why: str = "has them at a fixed number") -> Label:
         return rigid(size, self.units.lock_id(f"{describe(node)} {why}"))
@@ -253,7 +215,7 @@ class Reading:
         if size < 2:
             return rigid(Size(size), self.units.lock_id(f"{place.value.name!r} is empty"))
         segments = self.units.source(place, size)
-        self.sources[place] = joining.chain(self.units, [(tuple(factors),) for factors in segments])
+        self.sources[place] = lining.chain(self.units, [(tuple(factors),) for factors in segments])
         return self.sources[place]
 
     def _read_node(self, node: ir.Node) -> None:
@@ -303,10 +265,6 @@ class Reading:
         for value in node.outputs:
             for label in self.labels[value] or ():
                 yield from vectors(label)
-
-
-def describe(node: ir.Node) -> str:
-    return f"{node.op_type} {node.name!r}"
 
 
 def shape_content(labels: Labels) -> Content:

@@ -7,7 +7,7 @@ from compression.graph.channels.cutting import alive_units
 from compression.graph.channels.edits import Shears
 from compression.graph.channels.group import Doomed
 from compression.graph.channels.grouping import analyse
-from compression.graph.channels.reading import Restated, Site
+from compression.graph.channels.notes import Restated, Site
 from compression.graph.naming import namer
 
 

@@ -8,7 +8,8 @@ import onnx_ir as ir
 
 from compression.graph.channels.group import Group, Role, Slot, Unit
 from compression.graph.channels.labels import Label, Rigid, positions, segment_size, vectors
-from compression.graph.channels.reading import Made, Reading
+from compression.graph.channels.notes import Made
+from compression.graph.channels.reading import Reading
 from compression.graph.channels.units import Place
 from compression.graph.layer import layers
 

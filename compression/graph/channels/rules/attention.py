@@ -6,11 +6,12 @@ from math import sqrt
 import numpy as np
 import onnx_ir as ir
 
-from compression.graph.channels import joining
+from compression.graph.channels import joining, lining
 from compression.graph.channels.attributes import integer, integers
 from compression.graph.channels.edits import Shears
 from compression.graph.channels.labels import Label, Labels, size_of, vectors
-from compression.graph.channels.reading import Reading, Rule, Unreadable
+from compression.graph.channels.notes import Unreadable
+from compression.graph.channels.reading import Reading, Rule
 from compression.graph.channels.rules.elementwise import joined
 from compression.graph.channels.sizes import Size
 
@@ -48,7 +49,7 @@ def multi_head(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
     bias = reading.optional_axes(node, 3)
     if bias is not None:
         widths = [_width(reading, part) for part in (query, key, value)]
-        reading.join(bias[0], joining.chain(reading.units, widths))
+        reading.join(bias[0], lining.chain(reading.units, widths))
         reading.contract(node, 3, 0, bias[0])
     batch = given[0][0]
     _mask(reading, node, 5, (batch, query[0], query[1], key[1]))
@@ -84,7 +85,7 @@ def projecting(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
     total = size_of(weight[1]).number
     sizes = integers(node, "qkv_hidden_sizes") or (total // 3,) * 3
     borders = np.cumsum([0, *sizes]).tolist()
-    parts = [joining.part(reading.units, weight[1], borders[index], borders[index + 1]) for index in range(3)]
+    parts = [lining.part(reading.units, weight[1], borders[index], borders[index + 1]) for index in range(3)]
     given = [(data[0], data[1], part) for part in parts]
     query, key, value = (_heads(reading, node, labels, "num_heads") for labels in given)
     _attend(reading, node, query, key, value)
@@ -162,13 +163,13 @@ def _cached(reading: Reading, node: ir.Node, batch: Label, part: Heads) -> Label
 
 
 def _width(reading: Reading, part: Heads) -> Label:
-    return joining.merge(reading.units, [part[0], part[2]])
+    return lining.merge(reading.units, [part[0], part[2]])
 
 
 def _as_given(reading: Reading, given: Labels, heads: Label, steps: Label, size: Label) -> Labels:
     if len(given) == 4:
         return (given[0], heads, steps, size)
-    return (given[0], steps, joining.merge(reading.units, [heads, size]))
+    return (given[0], steps, lining.merge(reading.units, [heads, size]))
 
 
 def rotary(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 import onnx_ir as ir
 
 from compression.graph.channels.labels import Labels
-from compression.graph.channels.reading import Reading, Rule, describe
+from compression.graph.channels.notes import describe
+from compression.graph.channels.reading import Reading, Rule
 
 
 def bodies(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:

@@ -5,11 +5,12 @@ from itertools import pairwise
 
 import onnx_ir as ir
 
-from compression.graph.channels import joining
+from compression.graph.channels import joining, lining
 from compression.graph.channels.attributes import integer, integers, text
 from compression.graph.channels.edits import Shears, sizes_edit
 from compression.graph.channels.labels import UNIT, Label, Labels, is_rigid, size_of
-from compression.graph.channels.reading import Reading, Rule, Unreadable, shape_content
+from compression.graph.channels.notes import Unreadable
+from compression.graph.channels.reading import Reading, Rule, shape_content
 from compression.graph.channels.sizes import ONE, Size, product
 from compression.graph.channels.units import Place
 from compression.graph.constants import stored_tensor
@@ -70,7 +71,7 @@ def _dealt(reading: Reading, node: ir.Node, axes: Sequence[Label], sizes: Sequen
     if len(axes) == 1 and len(sizes) == 1:
         return [axes[0]]
     if product(size_of(label) for label in axes) == product(sizes) and axes:
-        return joining.divide(reading.units, joining.merge(reading.units, axes), sizes)
+        return joining.divide(reading.units, lining.merge(reading.units, axes), sizes)
     for label in axes:
         reading.lock(label, node, "lays them out in a way that is not known")
     return [reading.rigid(size, node) for size in sizes]
@@ -142,7 +143,7 @@ def flatten(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
     labels = reading.axes(node, 0)
     axis = integer(node, "axis", 1)
     axis = axis + len(labels) if axis < 0 else axis
-    return [tuple(joining.merge(reading.units, part) for part in (labels[:axis], labels[axis:]))]
+    return [tuple(lining.merge(reading.units, part) for part in (labels[:axis], labels[axis:]))]
 
 
 def expand(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
@@ -177,7 +178,7 @@ def tile(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
         raise Unreadable
     return [
         tuple(
-            joining.merge(reading.units, [reading.rigid(Size(int(count)), node), label])
+            lining.merge(reading.units, [reading.rigid(Size(int(count)), node), label])
             for count, label in zip(repeats, labels, strict=True)
         )
     ]
@@ -255,7 +256,7 @@ def space_to_depth(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
     blocks = [reading.rigid(block, node), reading.rigid(block, node)]
     for axis in (height, width):
         reading.lock(axis, node, "takes the image apart")
-    return [(count, joining.merge(reading.units, [*blocks, depth]), *reading.inner_axes(node, 2, 2))]
+    return [(count, lining.merge(reading.units, [*blocks, depth]), *reading.inner_axes(node, 2, 2))]
 
 
 def _with_block(reading: Reading, node: ir.Node, axis: Label, block: Label) -> Label:

@@ -7,7 +7,8 @@ import onnx_ir as ir
 from compression.graph.channels import joining
 from compression.graph.channels.attributes import integer, integers
 from compression.graph.channels.labels import Label, Labels, size_of
-from compression.graph.channels.reading import Reading, Rule, Unreadable
+from compression.graph.channels.notes import Unreadable
+from compression.graph.channels.reading import Reading, Rule
 from compression.graph.channels.rules.elementwise import joined
 from compression.graph.channels.sizes import Size
 

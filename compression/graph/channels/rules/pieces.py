@@ -7,11 +7,12 @@ from itertools import pairwise
 import numpy as np
 import onnx_ir as ir
 
-from compression.graph.channels import joining
+from compression.graph.channels import lining
 from compression.graph.channels.attributes import integer, integers, text
 from compression.graph.channels.edits import Shears
 from compression.graph.channels.labels import Label, Labels, is_rigid, size_of
-from compression.graph.channels.reading import Reading, Rule, Unreadable
+from compression.graph.channels.notes import Unreadable
+from compression.graph.channels.reading import Reading, Rule
 from compression.graph.channels.sizes import Size
 from compression.graph.constants import is_constant, stored_tensor
 
@@ -27,7 +28,7 @@ def concat(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
         raise Unreadable
     return [
         tuple(
-            joining.chain(reading.units, [labels[index] for labels in given])
+            lining.chain(reading.units, [labels[index] for labels in given])
             if index == axis
             else reduce(reading.join, [labels[index] for labels in given])
             for index in range(rank)
@@ -43,7 +44,7 @@ def split(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
             _with(labels, axis, reading.rigid(reading.inferred_size(v, axis), node)) for v in node.outputs
         ]
     borders = np.cumsum([0, *_split_sizes(reading, node, size_of(labels[axis]).number)]).tolist()
-    parts = [joining.part(reading.units, labels[axis], start, stop) for start, stop in pairwise(borders)]
+    parts = [lining.part(reading.units, labels[axis], start, stop) for start, stop in pairwise(borders)]
     for part in parts:
         reading.piece(part)
     reading.mend(node, parts, lambda shears: _write_split(reading, shears, node, parts))
@@ -94,7 +95,7 @@ def _picked(reading: Reading, node: ir.Node, label: Label, indices: Labels) -> L
     if is_rigid(label):
         return (reading.rigid(Size(len(places)), node),)
     reading.drop(label)
-    result = joining.select(reading.units, label, places)
+    result = lining.select(reading.units, label, places)
     reading.piece(result)
 
     def edit(shears: Shears) -> None:
@@ -130,7 +131,7 @@ def _padded(reading: Reading, node: ir.Node, axis: int, label: Label, pads: tupl
         total = Size(size.number + sum(pads)) if size.known else reading.inferred_size(node.outputs[0], axis)
         return reading.rigid(total, node)
     sides = [reading.rigid(Size(count), node) for count in pads if count]
-    return joining.chain(reading.units, [*sides[: pads[0] > 0], label, *sides[pads[0] > 0 :]])
+    return lining.chain(reading.units, [*sides[: pads[0] > 0], label, *sides[pads[0] > 0 :]])
 
 
 def _padded_somehow(reading: Reading, node: ir.Node, labels: Sequence[Label]) -> Labels:

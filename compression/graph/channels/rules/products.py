@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from compression.graph.channels import joining
+from compression.graph.channels import joining, lining
 from compression.graph.channels.attributes import integer, text
 from compression.graph.channels.labels import UNIT, Label, Labels, size_of, vectors
-from compression.graph.channels.reading import Reading, Rule, Unreadable
+from compression.graph.channels.notes import Unreadable
+from compression.graph.channels.reading import Reading, Rule
 from compression.graph.channels.rules.elementwise import joined
 from compression.graph.channels.sizes import ONE
 from compression.graph.constants import is_constant
@@ -28,7 +29,7 @@ def transposed_convolution(reading: Reading, node: ir.Node) -> Sequence[Labels |
     outer = _group(reading, node, data[1], weight[0], None)
     reading.join(data[1], weight[0])
     reading.sums(weight[0])
-    out = weight[1] if outer == UNIT else joining.merge(reading.units, [outer, weight[1]])
+    out = weight[1] if outer == UNIT else lining.merge(reading.units, [outer, weight[1]])
     return [_convolved(reading, node, data, weight, out)]
 
 

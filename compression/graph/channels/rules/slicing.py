@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from compression.graph.channels import joining
+from compression.graph.channels import joining, lining
 from compression.graph.channels.attributes import integers
 from compression.graph.channels.contents import Content, known, numbers
 from compression.graph.channels.edits import Shears
 from compression.graph.channels.labels import Label, Labels, size_of
-from compression.graph.channels.reading import Reading, Rule, Unreadable
+from compression.graph.channels.notes import Unreadable
+from compression.graph.channels.reading import Reading, Rule
 from compression.graph.channels.sizes import Size
 
 STARTS, STOPS, AXES, STEPS = 1, 2, 3, 4
@@ -93,14 +94,14 @@ def _run(reading: Reading, cut: Cut, label: Label, span: range) -> Label:
         _write(shears, cut, STOPS, shears.before(label, stop))
 
     reading.mend(cut.node, [label], edit)
-    return joining.part(reading.units, label, start, stop)
+    return lining.part(reading.units, label, start, stop)
 
 
 def _strided(reading: Reading, cut: Cut, label: Label, span: range) -> Label:
     """Every so manieth position: of an axis that is a product of rows, one entry of each."""
     size = size_of(label).number
     if span == range(size - 1, -1, -1):
-        return joining.select(reading.units, label, np.asarray(span))
+        return lining.select(reading.units, label, np.asarray(span))
     if cut.step < 2 or size % cut.step or len(span) != size // cut.step:
         reading.lock(label, cut.node, "takes them in steps")
         return reading.rigid(Size(len(span)), cut.node)

@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from compression.graph.channels import joining
+from compression.graph.channels import joining, lining
 from compression.graph.channels.labels import UNIT, Label, Rigid, kept, plain, rigid, size_of
 from compression.graph.channels.sizes import ONE, Size
 from compression.graph.channels.units import Place, Units, refined
@@ -12,7 +12,7 @@ from compression.graph.channels.units import Place, Units, refined
 
 def axis(units: Units, size: int, name: str = "w") -> Label:
     value = ir.Value(name=name)
-    return joining.chain(units, [(tuple(factors),) for factors in units.source(Place(value, 0), size)])
+    return lining.chain(units, [(tuple(factors),) for factors in units.source(Place(value, 0), size)])
 
 
 def gone(units: Units, label: Label, *doomed: int) -> list[int]:
@@ -63,7 +63,7 @@ def test_a_split_is_asked_for_and_then_granted():
 def test_a_part_of_an_axis_becomes_a_segment_of_its_own():
     units = Units()
     label = axis(units, 12)
-    joining.split(units, joining.part(units, label, 4, 10), 2)
+    joining.split(units, lining.part(units, label, 4, 10), 2)
     ((place, segments),) = refined({}, units.demands).items()
     assert place.axis == 0
     assert segments == ((4,), (2, 3), (2,))
@@ -79,7 +79,7 @@ def test_once_settled_the_parts_stay_alike():
 def test_merging_what_was_divided_gives_the_same():
     units = Units(structure={})
     first, second = axis(units, 3, "a"), axis(units, 4, "b")
-    merged = joining.merge(units, [first, UNIT, second])
+    merged = lining.merge(units, [first, UNIT, second])
     assert size_of(merged) == Size(12)
     assert joining.divide(units, merged, [Size(3), Size(4)]) == [first, second]
     assert gone(units, merged, int(plain(first)[2])) == [8, 9, 10, 11]
@@ -88,7 +88,7 @@ def test_merging_what_was_divided_gives_the_same():
 def test_a_rigid_factor_of_unknown_size():
     units = Units()
     channels, places = axis(units, 6), rigid(Size(1, ("places",)), units.lock_id("places"))
-    merged = joining.merge(units, [channels, places])
+    merged = lining.merge(units, [channels, places])
     assert size_of(merged) == Size(6, ("places",))
     assert joining.divide(units, merged, [Size(6), Size(1, ("places",))])[0] == channels
 
@@ -96,7 +96,7 @@ def test_a_rigid_factor_of_unknown_size():
 def test_factors_that_do_not_fit_are_locked():
     units = Units(settled=True)
     first, second = axis(units, 4, "a"), axis(units, 6, "b")
-    merged = joining.merge(units, [first, second])
+    merged = lining.merge(units, [first, second])
     joining.divide(units, merged, [Size(3), Size(8)])
     assert stuck(units, first)
     assert stuck(units, second)
@@ -112,7 +112,7 @@ def test_joined_axes_lose_the_same_positions():
 def test_a_vector_joined_with_a_product_of_one_free_factor():
     units = Units()
     channels, flat = axis(units, 3, "a"), axis(units, 12, "b")
-    product = joining.merge(units, [channels, rigid(Size(4), units.lock_id("places"))])
+    product = lining.merge(units, [channels, rigid(Size(4), units.lock_id("places"))])
     joining.join(units, product, flat)
     assert not units.demands
     assert gone(units, flat, int(plain(channels)[1])) == [4, 5, 6, 7]
@@ -129,9 +129,9 @@ def test_what_is_rigid_locks_what_it_meets():
 def test_axes_in_a_row():
     units = Units()
     first, second = axis(units, 3, "a"), axis(units, 4, "b")
-    row = joining.chain(units, [first, rigid(Size(2), units.lock_id("pads")), second])
+    row = lining.chain(units, [first, rigid(Size(2), units.lock_id("pads")), second])
     assert gone(units, row, int(plain(second)[0])) == [5]
-    back = joining.part(units, row, 5, 9)
+    back = lining.part(units, row, 5, 9)
     np.testing.assert_array_equal(plain(back), plain(second))
 
 
@@ -139,7 +139,7 @@ def test_axes_in_a_row():
 def test_channels_shuffled_in_a_row(outer):
     """Of two halves put beside each other and read as rows, positions under each other are tied."""
     units = Units()
-    row = joining.chain(units, [axis(units, 5, "a"), axis(units, 5, "b")])
+    row = lining.chain(units, [axis(units, 5, "a"), axis(units, 5, "b")])
     joining.split(units, row, outer)
     assert gone(units, row, 1) == ([1, 6] if outer == 2 else [0, 1])
 
@@ -154,8 +154,8 @@ def test_gates_are_folded():
 def test_a_single_position_stays():
     units = Units()
     label = axis(units, 3)
-    assert size_of(joining.part(units, label, 1, 2)) == ONE
-    assert stuck(units, joining.part(units, label, 1, 2))
+    assert size_of(lining.part(units, label, 1, 2)) == ONE
+    assert stuck(units, lining.part(units, label, 1, 2))
     assert gone(units, label, 0) == [0]
 
 
@@ -163,7 +163,7 @@ def test_product_segments_beside_each_other_are_joined_piece_by_piece():
     """Queries and keys in one axis, each by heads: joined with a plain axis, that is asked to be the same."""
     units = Units()
     heads = [axis(units, 2, name) for name in "abcd"]
-    row = joining.chain(units, [joining.merge(units, heads[:2]), joining.merge(units, heads[2:])])
+    row = lining.chain(units, [lining.merge(units, heads[:2]), lining.merge(units, heads[2:])])
     assert len(row) == 2
     joining.join(units, row, axis(units, 8, "w"))
     ((_, segments),) = refined({}, units.demands[:1]).items()
