@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.trainable_models import made_up, measure
-from compression.graph import load, save
+from compression.graph import all_graphs, load, save
+from compression.graph.operators import is_quantized_operator
 from compression.graph.trainable import TrainableGraph, check_agreement, obstacles, write_back
 
 pytestmark = [pytest.mark.corpus, pytest.mark.timeout(300)]
@@ -37,10 +38,13 @@ def test_a_real_model_agrees_with_onnxruntime_or_names_the_obstacle(path: Path) 
 
 
 def test_a_real_model_gets_gradients(path: Path) -> None:
-    measured = measure(path.stem, load(path))
+    """The other branch of an If may hold half of the weights; a quantized model turns biases into integers."""
+    model = load(path)
+    quantized = any(is_quantized_operator(node) for graph in all_graphs(model) for node in graph)
+    measured = measure(path.stem, model)
     if measured.reason:
         pytest.skip(measured.reason)
-    assert measured.with_gradient > 0.4 * measured.weights, "the other branch of an If may have half of them"
+    assert measured.with_gradient > (0 if quantized else 0.4 * measured.weights)
 
 
 def test_a_real_model_is_written_back_byte_for_byte(path: Path, tmp_path: Path) -> None:
