@@ -8,7 +8,7 @@ holds the result against the original in which the same units are silent.
 from compression.graph.channels.cutting import cut
 from compression.graph.channels.group import Doomed, Group, Grouping, Locked, Slot
 from compression.graph.channels.grouping import find_groups
-from compression.graph.channels.proving import TOLERANCE, prove
+from compression.graph.channels.proving import TOLERANCE, prove, rounding
 from compression.graph.channels.silencing import silence
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "cut",
     "find_groups",
     "prove",
+    "rounding",
     "silence",
 ]

@@ -53,6 +53,8 @@ class _Finder:
         return [label for value in layer.weights for label in self._reading.labels.get(value) or ()]
 
     def _reason(self, labels: list[Label]) -> str:
+        if not labels:
+            return "its weights are not looked into"
         if all(size_of(label) == ONE for label in labels):
             return "it has a single output"
         units = [vector[self._stays[vector]] for label in labels for vector in vectors(label)]

@@ -6,7 +6,7 @@ import pytest
 
 from compression.errors import NotApplicable
 from compression.graph import load, save
-from compression.graph.channels import TOLERANCE, cut, find_groups, prove, silence
+from compression.graph.channels import TOLERANCE, cut, find_groups, prove, rounding, silence
 from tests.compression.graph.channels.cutting import cut_and_prove, written
 from tests.compression.graph.running import answers, random
 from tests.compression.models import images, small_model
@@ -209,3 +209,9 @@ def test_cut_again(tmp_path):
     (saved,) = save(model, tmp_path / "once.onnx")
     assert [group.size for group in find_groups(load(saved)).groups] == [5, 8]
     cut_and_prove(saved, {"image": images(2)})
+
+
+def test_rounding_is_small_and_not_nothing(tmp_path):
+    path = small_model(tmp_path / "m.onnx")
+    found = rounding(load(path), {"conv1": [0]}, {"image": images(4)})
+    assert 0 < found < TOLERANCE
