@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from compression.graph import check_same_interface, interface, load, save
 from compression.graph.channels import TOLERANCE, Grouping, cut, find_groups, prove
-from tests.compression.graph.running import write
+from tests.compression.graph.running import answers, write
 
 HEADER = '<ir_version: 10, opset_import: ["" : {opset}, "com.microsoft" : 1]>\n'
 Feeds = Mapping[str, np.ndarray]
@@ -19,9 +20,24 @@ def written(
 ) -> Path:
     """A model in ONNX's text form whose inputs are as the feeds, with a free first axis."""
     inputs = ", ".join(_declared(name, array) for name, array in feeds.items())
-    kinds = {"outputs": ", ".join(f"float {name}" for name in outputs.split())}
-    text = f"{HEADER.format(opset=opset)}g ({inputs}) => ({kinds['outputs']}) {{ {body} }}"
-    return write(folder / "model.onnx", text, **weights)
+    given = ", ".join(f"float {name}" for name in outputs.split())
+    text = f"{HEADER.format(opset=opset)}g ({inputs}) => ({given}) {{ {body} }}"
+    path = write(folder / "model.onnx", text, **weights)
+    _declare_outputs(path, feeds)
+    return path
+
+
+def _declare_outputs(path: Path, feeds: Feeds) -> None:
+    """Gives the outputs as many free axes as they turn out to have."""
+    model = onnx.load(path)
+    for output in model.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    onnx.save(model, path)
+    found = answers(path, dict(feeds))
+    for output in model.graph.output:
+        for axis in range(found[output.name].ndim):
+            output.type.tensor_type.shape.dim.add().dim_param = f"{output.name}{axis}"
+    onnx.save(model, path)
 
 
 def doomed(grouping: Grouping, share: float, seed: int = 0) -> dict[str, list[int]]:
@@ -51,6 +67,7 @@ def cut_and_prove(
     )
     assert elements(model) < elements(original)
     (saved,) = save(model, path.with_name("cut.onnx"))
+    onnx.checker.check_model(onnx.load(saved), full_check=True)
     assert prove(original, load(saved), chosen, feeds, widths=widths) <= TOLERANCE
     return model
 

@@ -66,7 +66,7 @@ LOCKED = {
     ),
     "TopK": ("h, i = TopK(g, twelve)", "TopK 'TopK_0' ranks them"),
     "CumSum": ("h = CumSum(g, one)", "CumSum 'CumSum_0' runs over them"),
-    "no rule": ("h = com.microsoft.NGramRepeatBlock(g)", "NGramRepeatBlock 'NGramRepeatBlock_0' has no rule"),
+    "no rule": ("h = GatherElements<axis=1>(g, places)", "GatherElements 'GatherElements_0' has no rule"),
     "a dynamic range": (
         "q, a, z = DynamicQuantizeLinear(g) h = DequantizeLinear(q, a, z)",
         "DynamicQuantizeLinear 'DynamicQuantizeLinear_0' measures the range",
@@ -78,6 +78,7 @@ LOCKED = {
 def test_locked_with_the_reason(case, tmp_path):
     middle, reason = LOCKED[case]
     weights = {**W, "s": random(12), "axis": np.asarray([1]), "one": np.int64(1), "twelve": np.asarray([12])}
+    weights["places"] = np.zeros((2, 12), np.int64)
     path = written(tmp_path, f"g = MatMul(x, w) {middle} y = MatMul(h, v)", X, weights)
     grouping = find_groups(load(path))
     assert grouping.groups == ()
