@@ -83,7 +83,7 @@ class Dataset:
 
 def _batch(column: Column, tensor: TensorSummary, first: int, last: int, fill_to: int | None) -> np.ndarray:
     values = cast(column.read(first, last, tensor), tensor, column.summary.name)
-    if is_whole(column.summary, tensor) and column.summary.name != "images":
+    if is_whole(column.summary, tensor):
         return np.asarray(values[0])
     if fill_to is not None and len(values) < fill_to:
         values = np.concatenate([values, np.repeat(values[-1:], fill_to - len(values), axis=0)])

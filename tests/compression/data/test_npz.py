@@ -70,6 +70,18 @@ def test_labels_are_read_whole(tmp_path: Path) -> None:
     assert open_dataset(save(tmp_path / "y", x=np.ones((3, 2))), tmp_path / "w").labels is None
 
 
+def test_an_array_of_whole_inputs_feeds_one_at_a_time_whatever_its_name(tmp_path: Path) -> None:
+    arrays = {"images": np.ones((3, 1, 4, 8, 8), np.float32), "rate": np.array([8, 16, 24])}
+    dataset = open_dataset(save(tmp_path / "x", **arrays), tmp_path / "work")
+    inputs = [
+        TensorSummary(name="images", dtype="float32", shape=(1, 4, None, None)),
+        TensorSummary(name="rate", dtype="int64", shape=()),
+    ]
+    fed = list(dataset.feeds(inputs, 2))
+    assert [feed["images"].shape for feed in fed] == [(1, 4, 8, 8)] * 3
+    assert [feed["rate"].tolist() for feed in fed] == [8, 16, 24]
+
+
 def test_nan_is_a_warning(tmp_path: Path) -> None:
     values = np.ones((4, 3), np.float32)
     values[1, 1], values[2, 0] = np.nan, np.inf
