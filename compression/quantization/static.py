@@ -1,7 +1,7 @@
 """Static quantization from end to end: prepare, calibrate, place, store what is left."""
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import onnx_ir as ir
@@ -69,6 +69,7 @@ def quantize_statically(
         min_sqnr_db=options.min_sqnr_db,
         wide=fallback.judged.widened,
         seconds=options.max_seconds,
+        problems=list(_troubles(calibration)),
     )
     decision = search.everything() if options.placement == "all" else search.search()
     details = {
@@ -78,7 +79,10 @@ def quantize_statically(
         "tensors_observed": len(calibration.ranges) + len(calibration.refused),
         "tensors_refused": calibration.refused,
     }
-    return decided(decision, fallback, reasons, details)
+    outcome = decided(decision, fallback, reasons, details)
+    if decision.chosen is None:
+        return outcome
+    return replace(outcome, notes=(*outcome.notes, *_troubles(calibration)))
 
 
 class StaticIntegers:
@@ -141,6 +145,13 @@ def _calibrate(
         context,
         expected=-(-count // _BATCH),
     )
+
+
+def _troubles(calibration: Calibration) -> tuple[str, ...]:
+    if not calibration.refused:
+        return ()
+    count = f"{len(calibration.refused)} of {len(calibration.refused) + len(calibration.ranges)} tensors"
+    return (f"{count} take NaN or infinity on the calibration data, so that they have no range",)
 
 
 def _learned(available: int, most: int) -> int:

@@ -106,6 +106,7 @@ def test_nan_in_activations_leaves_the_layer_in_floats(tmp_path):
     model.graph.node[1].input[0] = "logs"
     outcome, path = run(model, tmp_path)
     assert "logs" in json.dumps(outcome.details["tensors_refused"])
+    assert "NaN or infinity on the calibration data" in outcome.notes[0]
     assert "DequantizeLinear" not in kinds(path)
 
 
