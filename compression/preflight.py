@@ -160,10 +160,11 @@ def _metric_problems(spec: CompressionSpec, data: Mapping[Role, DatasetSummary])
             hint="add an array named 'labels' with one entry per sample, or leave evaluation.metrics out "
             "to measure fidelity alone",
         )
-    elif "float" in labels.dtype and CLASSIFICATION.intersection(metrics):
+    elif "float" in labels.dtype and len(labels.shape) < 2 and CLASSIFICATION.intersection(metrics):
+        # Floats with a second axis may be one-hot: only their values tell.
         yield Problem(
             code="data_mismatch",
-            message=f"{asked} need class numbers; the labels are {labels.dtype}",
+            message=f"classification metrics ({asked}) need class numbers; the labels are {labels.dtype}",
             where="data.evaluation.labels",
             hint="store class labels as integers, or ask for mse and mae",
         )

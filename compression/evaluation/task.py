@@ -67,11 +67,23 @@ def find_task(labels: Array, outputs: Mapping[str, Array]) -> Task:
     name = _same_shape(plain, outputs, kinds="f")
     if name is not None:
         return Task(kind="regression", output=name, labels=plain.astype(np.float64))
-    shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in outputs.items())
+    shapes = ", ".join(f"{name} {_text(array.shape)}" for name, array in outputs.items())
     raise NotApplicable(
-        f"labels of shape {['N', *labels.shape[1:]]} fit none of the outputs ({shapes}, N first)",
-        hint="class numbers [N] fit an output [N, classes]; floats fit an output of their own shape",
+        f"labels of shape {_text(labels.shape)}{_told(plain)} fit none of the outputs ({shapes})",
+        hint="class numbers [N] of 0 and more fit an output [N, classes] that has as many classes; "
+        "floats fit an output of their own shape",
     )
+
+
+def _text(shape: Sequence[int]) -> str:
+    return f"[{', '.join(('N', *map(str, shape[1:])))}]"
+
+
+def _told(labels: Array) -> str:
+    """What whole-numbered labels hold, since it may be too high for the outputs, or negative."""
+    if not np.array_equal(labels, np.round(labels)):
+        return ""
+    return f" with class numbers {int(labels.min())} to {int(labels.max())}"
 
 
 def _classification(labels: Array, outputs: Mapping[str, Array]) -> Task | None:

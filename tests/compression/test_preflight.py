@@ -118,6 +118,13 @@ def test_regression_takes_float_labels() -> None:
     assert check(PRUNE, data={Role.EVALUATION: dataset(labels="float32")}, metrics=["mse"]).ok
 
 
+def test_float_labels_with_a_second_axis_may_be_one_hot() -> None:
+    data = dataset(labels=None)
+    one_hot = ArraySummary(name="labels", dtype="float32", shape=(20, 10))
+    data = data.model_copy(update={"arrays": (*data.arrays, one_hot)})
+    assert check(PRUNE, data={Role.EVALUATION: data}, metrics=["accuracy"]).ok
+
+
 def test_without_evaluation_data_only_fidelity() -> None:
     (warning,) = check(PRUNE).warnings
     assert warning.code == "no_evaluation_data"

@@ -66,3 +66,8 @@ def test_labels_that_fit_nothing_are_refused_with_a_hint(labels, found):
     with pytest.raises(NotApplicable) as caught:
         find_task(labels, found)
     assert caught.value.hint
+
+
+def test_class_numbers_beyond_the_outputs_are_told():
+    with pytest.raises(NotApplicable, match=r"labels of shape \[N\] with class numbers -1 to 7 fit none"):
+        find_task(np.array([-1, 0, 7]), {"logits": np.zeros((3, 2), np.float32)})
