@@ -1,7 +1,4 @@
-"""A step that takes a while and saves how far it is. Importing this module puts it in optimize_graph's place.
-
-Only the sandbox of `long_step_worker` does so, before it forks its children.
-"""
+"""A step that takes a while and saves how far it is."""
 
 import json
 import time
@@ -49,6 +46,3 @@ def _restore(path: Path | None, weights: dict[str, Any], generator: np.random.Ge
         state = json.loads(str(saved["state"]))
     generator.bit_generator.state = state["generator"]
     return int(state["done"])
-
-
-OptimizeGraph.apply = walk  # type: ignore[method-assign]

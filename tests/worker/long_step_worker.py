@@ -8,7 +8,7 @@ from worker.child import ENTRIES
 from worker.sandbox import Sandbox
 
 program.Sandbox = partial(  # type: ignore[misc, assignment]
-    Sandbox, entries=(*ENTRIES, "tests.worker.long_step:walk"), packages=("tests",)
+    Sandbox, entries=(*ENTRIES, "tests.worker.long_step_installed:walk"), packages=("tests",)
 )
 
 if __name__ == "__main__":
