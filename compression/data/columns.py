@@ -27,6 +27,10 @@ class Column(ABC):
     def read(self, start: int, stop: int, target: TensorSummary | None = None) -> np.ndarray:
         """Samples start..stop stacked on the first axis, laid out for `target` if the column can do that."""
 
+    def take(self, rows: Sequence[int], target: TensorSummary | None = None) -> np.ndarray:
+        """Samples by number, in the order asked for, stacked on the first axis."""
+        return np.concatenate([self.read(row, row + 1, target) for row in rows])
+
     def close(self) -> None:  # noqa: B027
         """Lets go of files; most columns hold none open."""
 
@@ -40,6 +44,9 @@ class ArrayColumn(Column):
 
     def read(self, start: int, stop: int, target: TensorSummary | None = None) -> np.ndarray:
         return np.ascontiguousarray(self._array[start:stop])
+
+    def take(self, rows: Sequence[int], target: TensorSummary | None = None) -> np.ndarray:
+        return np.asarray(self._array[np.asarray(rows, np.int64)])
 
 
 class RaggedColumn(Column):

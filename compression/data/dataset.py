@@ -51,11 +51,7 @@ class Dataset:
             DataMismatch: the arrays do not fit the inputs (see `fit_problems`).
             InvalidDataset: a value or an image cannot be read.
         """
-        problems = fit_problems(inputs, self.summary)
-        if problems:
-            raise DataMismatch(problems[0].message, where=problems[0].where, hint=problems[0].hint)
-        matched = match_arrays(inputs, self.summary)
-        columns = {tensor.name: self._columns[matched[tensor.name]] for tensor in inputs}
+        columns = self._fitting(inputs)
         size, fixed = self._batch_size(inputs, columns, batch_size)
         stop = len(self) if limit is None else min(len(self), start + limit)
         for first in range(start, stop, size):
@@ -65,9 +61,47 @@ class Dataset:
                 for tensor in inputs
             }
 
+    def take(self, inputs: Sequence[TensorSummary], rows: Sequence[int]) -> Feeds:
+        """One batch of the samples with these numbers, in that order.
+
+        Where the model fixes its batch axis, it is filled up by repeating the last sample. No more rows may be
+        asked for than `batch_size` gives.
+
+        Raises:
+            DataMismatch: the arrays do not fit the inputs (see `fit_problems`).
+            InvalidDataset: a value or an image cannot be read.
+        """
+        columns = self._fitting(inputs)
+        size, fixed = self._batch_size(inputs, columns, len(rows))
+        return {
+            tensor.name: _shaped(
+                columns[tensor.name],
+                columns[tensor.name].take(rows, tensor),
+                tensor,
+                size if fixed else None,
+            )
+            for tensor in inputs
+        }
+
+    def batch_size(self, inputs: Sequence[TensorSummary], wanted: int) -> tuple[int, bool]:
+        """How many samples a batch holds where `wanted` are asked for, and whether the model fixes that.
+
+        Raises:
+            DataMismatch: the arrays do not fit the inputs.
+        """
+        return self._batch_size(inputs, self._fitting(inputs), wanted)
+
     def close(self) -> None:
         for column in self._columns.values():
             column.close()
+
+    def _fitting(self, inputs: Sequence[TensorSummary]) -> dict[str, Column]:
+        """The column of each input."""
+        problems = fit_problems(inputs, self.summary)
+        if problems:
+            raise DataMismatch(problems[0].message, where=problems[0].where, hint=problems[0].hint)
+        matched = match_arrays(inputs, self.summary)
+        return {tensor.name: self._columns[matched[tensor.name]] for tensor in inputs}
 
     @staticmethod
     def _batch_size(
@@ -82,7 +116,12 @@ class Dataset:
 
 
 def _batch(column: Column, tensor: TensorSummary, first: int, last: int, fill_to: int | None) -> np.ndarray:
-    values = cast(column.read(first, last, tensor), tensor, column.summary.name)
+    return _shaped(column, column.read(first, last, tensor), tensor, fill_to)
+
+
+def _shaped(column: Column, samples: np.ndarray, tensor: TensorSummary, fill_to: int | None) -> np.ndarray:
+    """Samples as the input takes them: in its type, filled up where it fixes their number."""
+    values = cast(samples, tensor, column.summary.name)
     if is_whole(column.summary, tensor):
         return np.asarray(values[0])
     if fill_to is not None and len(values) < fill_to:
