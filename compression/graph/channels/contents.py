@@ -15,6 +15,8 @@ Inputs = Sequence[Content | None]
 
 MAX_ELEMENTS = 4096
 INTEGERS = frozenset({ir.DataType.INT64, ir.DataType.INT32})
+WIDE_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE})
+"""Sizes are divided as floats at times; as long as they stay whole they are followed there."""
 
 
 def stored_content(value: ir.Value | None) -> Content | None:
@@ -57,7 +59,7 @@ def _as_is(node: ir.Node, inputs: Inputs) -> Content | None:
 
 
 def _cast(node: ir.Node, inputs: Inputs) -> Content | None:
-    return inputs[0] if ir.DataType(integer(node, "to", 0)) in INTEGERS else None
+    return inputs[0] if ir.DataType(integer(node, "to", 0)) in INTEGERS | WIDE_FLOATS else None
 
 
 def _gather(node: ir.Node, inputs: Inputs) -> Content | None:
@@ -125,9 +127,9 @@ def _constant_of_shape(node: ir.Node, inputs: Inputs) -> Content | None:
 
 def _each(combine: Callable[[Size, Size], Size | None]) -> Callable[[ir.Node, Inputs], Content | None]:
     def rule(node: ir.Node, inputs: Inputs) -> Content | None:
-        first, second = inputs[0], inputs[1]
-        if first is None or second is None:
+        if len(inputs) != 2 or inputs[0] is None or inputs[1] is None:
             return None
+        first, second = inputs[0], inputs[1]
         pairs = np.broadcast(first, second)
         result = np.empty(pairs.shape, dtype=object)
         result.reshape(-1)[:] = [None if a is None or b is None else combine(a, b) for a, b in pairs]
@@ -146,10 +148,42 @@ def _difference(first: Size, second: Size) -> Size | None:
     return _sum(first, Size(-second.number, second.names))
 
 
-def _quotient(first: Size, second: Size) -> Size | None:
-    if first.known and second.known and second.number:
+def _quotient(node: ir.Node, inputs: Inputs) -> Content | None:
+    whole = node.outputs[0].dtype in INTEGERS
+    return _each(lambda first, second: _divided(first, second, whole))(node, inputs)
+
+
+def _divided(first: Size, second: Size, whole: bool) -> Size | None:
+    """Integers are cut off towards zero."""
+    exact = first.over(second)
+    if exact is None and whole and first.known and second.known and second.number:
         return Size(int(first.number / second.number))
-    return first.over(second)
+    return exact
+
+
+def _remainder(first: Size, second: Size) -> Size | None:
+    return Size(first.number % second.number) if first.known and second.known and second.number else None
+
+
+def _extreme(choose: Callable[[int, int], int]) -> Callable[[Size, Size], Size | None]:
+    def combine(first: Size, second: Size) -> Size | None:
+        if first == second:
+            return first
+        return Size(choose(first.number, second.number)) if first.known and second.known else None
+
+    return combine
+
+
+def _negative(node: ir.Node, inputs: Inputs) -> Content | None:
+    content = inputs[0]
+    return None if content is None else _each(Size.__mul__)(node, [content, known(np.asarray(-1))])
+
+
+def _expand(node: ir.Node, inputs: Inputs) -> Content | None:
+    shape = numbers(inputs[1])
+    if inputs[0] is None or shape is None or np.prod(shape) > MAX_ELEMENTS:
+        return None
+    return np.broadcast_to(inputs[0], np.broadcast_shapes(inputs[0].shape, tuple(shape.tolist())))
 
 
 def _where(node: ir.Node, inputs: Inputs) -> Content | None:
@@ -187,11 +221,17 @@ CONTENTS: dict[str, Callable[[ir.Node, Inputs], Content | None]] = {
     "Cast": _cast,
     "Concat": _concat,
     "ConstantOfShape": _constant_of_shape,
-    "Div": _each(_quotient),
+    "Div": _quotient,
     "Equal": _each(_equal),
+    "Expand": _expand,
+    "Floor": _as_is,
     "Gather": _gather,
     "Identity": _as_is,
+    "Max": _each(_extreme(max)),
+    "Min": _each(_extreme(min)),
+    "Mod": _each(_remainder),
     "Mul": _each(Size.__mul__),
+    "Neg": _negative,
     "ReduceProd": _reduce_product,
     "Reshape": _reshape,
     "Slice": _slice,

@@ -9,7 +9,7 @@ from compression.errors import NotApplicable
 from compression.graph.channels.edits import Shears
 from compression.graph.channels.group import Doomed, Group
 from compression.graph.channels.grouping import Analysis, analyse
-from compression.graph.channels.labels import Labels
+from compression.graph.channels.labels import Label, Labels
 from compression.graph.constants import release
 from compression.graph.naming import namer
 
@@ -166,7 +166,12 @@ def _drop_unread(values: Sequence[ir.Value | None]) -> None:
 def _shape(shape: ir.Shape, labels: Labels, shears: Shears) -> ir.Shape:
     return ir.Shape(
         [
-            shears.size(label) if shears.touches(label) else shape[axis]
+            _size(shape[axis], label, shears) if shears.touches(label) else shape[axis]
             for axis, label in enumerate(labels[: len(shape)])
         ]
     )
+
+
+def _size(old: int | ir.SymbolicDim, label: Label, shears: Shears) -> int | None:
+    """What is left of an axis; not known where the size was not."""
+    return shears.size(label) if isinstance(old, int) else None

@@ -1,12 +1,13 @@
 """What must be mended in a node when units leave: attributes, shapes, sizes, bounds and indices."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
-from compression.graph.channels.labels import Label, kept, vectors
+from compression.graph.channels.labels import Label, kept, size_of, vectors
 from compression.graph.constants import stored_tensor
 
 
@@ -17,6 +18,14 @@ class Edit:
     node: ir.Node
     labels: tuple[Label, ...]
     apply: Callable[["Shears"], None]
+
+
+class Change(NamedTuple):
+    """What becomes of an element of a shape: element // divisor * factor + offset."""
+
+    divisor: int = 1
+    factor: int = 1
+    offset: int = 0
 
 
 @dataclass(kw_only=True, eq=False)
@@ -38,6 +47,18 @@ class Shears:
     def size(self, label: Label) -> int:
         """The size that is left."""
         return int(self.kept(label).sum())
+
+    def shrinking(self, label: Label) -> Change:
+        """From the size of an axis to what is left; a size that is not known is so many times something."""
+        stays = self.kept(label)
+        known = size_of(label).known
+        return Change(factor=0, offset=int(stays.sum())) if known else Change(len(stays), int(stays.sum()))
+
+    def growing(self, label: Label) -> Change:
+        """From what is left back to the size that the axis had."""
+        stays = self.kept(label)
+        known = size_of(label).known
+        return Change(factor=0, offset=len(stays)) if known else Change(int(stays.sum()), len(stays))
 
     def before(self, label: Label, position: int) -> int:
         """How many positions stay before this one."""
@@ -69,24 +90,26 @@ class Shears:
         graph.register_initializer(value)
         return value
 
-    def set_elements(self, node: ir.Node, index: int, rank: int, sizes: Mapping[int, int]) -> None:
+    def set_elements(self, node: ir.Node, index: int, rank: int, changes: Mapping[int, Change]) -> None:
         """Elements of a node's input that is a shape of `rank` numbers, whether it is stored or computed."""
         value = node.inputs[index]
         if value is None:
             raise ValueError(f"{node.name} has no input {index}")
         tensor = stored_tensor(value)
         if tensor is None:
-            node.replace_input_with(index, self._overridden(node, value, rank, sizes))
+            for op_type, array in _steps(rank, changes):
+                self.put_before(node, index, op_type, array)
             return
         array = tensor.numpy().copy()
-        for element, size in sizes.items():
-            array[element] = size
+        for element, change in changes.items():
+            array[element] = array[element] // change.divisor * change.factor + change.offset
         self.set_input(node, index, array)
 
-    def freeze(self, node: ir.Node, rank: int, sizes: Mapping[int, int]) -> None:
-        """Lets whatever reads a node's output find these elements as they are given here."""
-        mask, constants = _override(rank, sizes)
-        self.put_after(self.put_after(node, "Mul", mask), "Add", constants)
+    def change_output(self, node: ir.Node, rank: int, changes: Mapping[int, Change]) -> None:
+        """Lets whatever reads a node's output, a shape of `rank` numbers, find these elements changed."""
+        last = node
+        for op_type, array in _steps(rank, changes):
+            last = self.put_after(last, op_type, array)
 
     def put_before(
         self, node: ir.Node, index: int, op_type: str, array: np.ndarray, *, axis: int | None = None
@@ -113,16 +136,6 @@ class Shears:
         output.name, result.name = result.name, name
         return made
 
-    def _overridden(self, node: ir.Node, value: ir.Value, rank: int, sizes: Mapping[int, int]) -> ir.Value:
-        """value * mask + sizes, computed before the node: these elements are constants from now on."""
-        mask, constants = _override(rank, sizes)
-        if node.graph is None:
-            raise ValueError(f"{node.name} stands in no graph")
-        product = self._node(node, "Mul", value, mask, None)
-        total = self._node(node, "Add", product.outputs[0], constants, None)
-        node.graph.insert_before(node, [product, total])
-        return total.outputs[0]
-
     def _node(
         self, beside: ir.Node, op_type: str, value: ir.Value, array: np.ndarray, axis: int | None
     ) -> ir.Node:
@@ -135,18 +148,20 @@ class Shears:
         return made
 
 
-def _override(rank: int, sizes: Mapping[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    mask, constants = np.ones(rank, np.int64), np.zeros(rank, np.int64)
-    for element, size in sizes.items():
-        mask[element], constants[element] = 0, size
-    return mask, constants
+def _steps(rank: int, changes: Mapping[int, Change]) -> Iterator[tuple[str, np.ndarray]]:
+    """The changes as operators on the whole shape, those left out that change nothing."""
+    all_changes = np.asarray([changes.get(element, Change()) for element in range(rank)], np.int64)
+    for column, (op_type, neutral) in enumerate((("Div", 1), ("Mul", 1), ("Add", 0))):
+        if (all_changes[:, column] != neutral).any():
+            yield op_type, all_changes[:, column].copy()
 
 
 def sizes_edit(node: ir.Node, index: int, rank: int, labels: Mapping[int, Label]) -> Callable[[Shears], None]:
     """Writes what is left of these axes into a node's input that is a shape of `rank` numbers."""
 
     def edit(shears: Shears) -> None:
-        touched = {element: shears.size(label) for element, label in labels.items() if shears.touches(label)}
-        shears.set_elements(node, index, rank, touched)
+        touched = {element: label for element, label in labels.items() if shears.touches(label)}
+        changes = {element: shears.shrinking(label) for element, label in touched.items()}
+        shears.set_elements(node, index, rank, changes)
 
     return edit

@@ -152,6 +152,8 @@ class Reading:
 
     def contract(self, node: ir.Node, index: int, axis: int, label: Label) -> None:
         """Notes that the node sums over this axis of this input: what it reads of a unit may be made zero."""
+        if not size_of(label).known:
+            self.lock(label, node, "sums over a number of them that is not known")
         rank = len(self.axes(node, index))
         self.sites.append(Site(node=node, index=index, axis=axis, rank=rank, label=label))
         self._dropped += vectors(label)

@@ -212,7 +212,8 @@ def shape(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
 def _freeze(shears: Shears, node: ir.Node, seen: Labels) -> None:
     changed = {index for index, label in enumerate(seen) if shears.touches(label)}
     if any(not _leaves_out(user, changed, len(seen)) for user, _ in node.outputs[0].uses()):
-        shears.freeze(node, len(seen), {index: size_of(seen[index]).number for index in changed})
+        changes = {index: shears.growing(seen[index]) for index in changed}
+        shears.change_output(node, len(seen), changes)
 
 
 def _leaves_out(user: ir.Node, elements: set[int], rank: int) -> bool:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from compression.graph.channels import joining, lining
 from compression.graph.channels.attributes import integers
 from compression.graph.channels.contents import Content, known, numbers
-from compression.graph.channels.edits import Shears
+from compression.graph.channels.edits import Change, Shears
 from compression.graph.channels.labels import Label, Labels, size_of
 from compression.graph.channels.notes import Unreadable
 from compression.graph.channels.reading import Reading, Rule
@@ -114,7 +114,7 @@ def _strided(reading: Reading, cut: Cut, label: Label, span: range) -> Label:
 def _write(shears: Shears, cut: Cut, index: int, bound: int) -> None:
     given = integers(cut.node, NAMES[index])
     if given is None:
-        shears.set_elements(cut.node, index, cut.count, {cut.index: bound})
+        shears.set_elements(cut.node, index, cut.count, {cut.index: Change(factor=0, offset=bound)})
         return
     changed = [*given[: cut.index], bound, *given[cut.index + 1 :]]
     cut.node.attributes[NAMES[index]] = ir.AttrInt64s(NAMES[index], changed)
