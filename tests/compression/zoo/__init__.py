@@ -4,6 +4,7 @@
 """
 
 import functools
+import io
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -76,16 +77,7 @@ def exported(name: str, *, opset: int = OPSET, fused: bool = True) -> bytes:
         opset: of the result.
         fused: whether the exporter may fold BatchNormalization and constants.
     """
-    entry = ENTRIES[name]
-    torch.manual_seed(len(name))
-    model = entry.build().eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.2)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.2)
-    example = torch.from_numpy(next(iter(feeds(name).values())))
+    entry, (model, example) = ENTRIES[name], _built(name)
     batch = torch.export.Dim("batch", min=2, max=64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -101,6 +93,40 @@ def exported(name: str, *, opset: int = OPSET, fused: bool = True) -> bytes:
             optimize=fused,
         )
     return program.model_proto.SerializeToString()
+
+
+@functools.cache
+def traced(name: str, *, opset: int = 17) -> bytes:
+    """The network as torch's older exporter writes it: traced, with shapes computed in the graph."""
+    entry, (model, example) = ENTRIES[name], _built(name)
+    free = {entry.batch_axis: "batch", **({1 - entry.batch_axis: "length"} if len(entry.shape) < 3 else {})}
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            model,
+            (example,),
+            file,
+            dynamo=False,
+            opset_version=opset,
+            input_names=["x"],
+            output_names=["y"],
+            dynamic_axes={"x": free},
+        )
+    return file.getvalue()
+
+
+def _built(name: str) -> tuple[nn.Module, torch.Tensor]:
+    """The network and an example of its input."""
+    torch.manual_seed(len(name))
+    model = ENTRIES[name].build().eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+    return model, torch.from_numpy(next(iter(feeds(name).values())))
 
 
 def feeds(name: str, *, batch: int = BATCH, seed: int = 0) -> dict[str, np.ndarray]:

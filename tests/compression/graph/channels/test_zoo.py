@@ -93,6 +93,16 @@ def test_graphs_as_exported_without_optimization(name, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_graphs_of_the_older_exporter(name, tmp_path):
+    """Traced, so that shapes are computed from shapes inside the graph."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(zoo.traced(name))
+    cut_and_prove(path, zoo.feeds(name))
+    cut_and_prove(path, zoo.feeds(name), share=0.3, seed=1)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit", "bert", "gpt", "llama", "encoder"])
 def test_attention_as_one_operator(name, tmp_path):
     path = tmp_path / "model.onnx"
