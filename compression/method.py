@@ -122,6 +122,8 @@ class StepContext:
     """Tells progress: fraction done in 0..1 and a short present-tense message. Cheap; call it often."""
     models: Mapping[str, Path] = field(default_factory=dict)
     """The step's other models by id: ONNX files with their external data beside them, for `graph.load`."""
+    original: Path | None = None
+    """The model that the job was given, for `graph.load`; None where the step stands alone."""
     timing: Callable[[], AbstractContextManager[None]] = nullcontext
     """Hold it while inferences are timed, and only then: no two jobs of a machine time at once."""
     checkpoints: Checkpoints = field(default_factory=NoCheckpoints)

@@ -195,6 +195,7 @@ def _apply(job: Job, index: int, bench: _Bench, scratch: Path, tracker: Tracker)
         seed=job.spec.seed,
         report=lambda fraction, message: tracker.report(index, 0.9 * fraction, message),
         models={id: bench.models[id] for id in step.other_models()},
+        original=bench.original,
         timing=bench.timing,
         checkpoints=_checkpoints(job, index, bench.listener),
     )

@@ -9,6 +9,9 @@ from compression.data.dtypes import UNKNOWN, as_dtype
 from compression.errors import InvalidDataset
 from compression.summary import ArraySummary, TensorSummary
 
+Rows = Sequence[int] | np.ndarray
+"""Numbers of samples."""
+
 
 class Column(ABC):
     """Samples along the first axis. Reading is lazy: memory holds what `read` was asked for and no more."""
@@ -27,9 +30,9 @@ class Column(ABC):
     def read(self, start: int, stop: int, target: TensorSummary | None = None) -> np.ndarray:
         """Samples start..stop stacked on the first axis, laid out for `target` if the column can do that."""
 
-    def take(self, rows: Sequence[int], target: TensorSummary | None = None) -> np.ndarray:
+    def take(self, rows: Rows, target: TensorSummary | None = None) -> np.ndarray:
         """Samples by number, in the order asked for, stacked on the first axis."""
-        return np.concatenate([self.read(row, row + 1, target) for row in rows])
+        return np.concatenate([self.read(int(row), int(row) + 1, target) for row in rows])
 
     def close(self) -> None:  # noqa: B027
         """Lets go of files; most columns hold none open."""
@@ -45,7 +48,7 @@ class ArrayColumn(Column):
     def read(self, start: int, stop: int, target: TensorSummary | None = None) -> np.ndarray:
         return np.ascontiguousarray(self._array[start:stop])
 
-    def take(self, rows: Sequence[int], target: TensorSummary | None = None) -> np.ndarray:
+    def take(self, rows: Rows, target: TensorSummary | None = None) -> np.ndarray:
         return np.asarray(self._array[np.asarray(rows, np.int64)])
 
 

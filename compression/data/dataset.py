@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from compression.data.columns import Column, cast
+from compression.data.columns import Column, Rows, cast
 from compression.data.fit import LABELS, fit_problems, fixed_batch, is_whole, match_arrays
 from compression.errors import DataMismatch, InvalidDataset
 from compression.summary import DatasetSummary, TensorSummary
@@ -61,7 +61,7 @@ class Dataset:
                 for tensor in inputs
             }
 
-    def take(self, inputs: Sequence[TensorSummary], rows: Sequence[int]) -> Feeds:
+    def take(self, inputs: Sequence[TensorSummary], rows: Rows) -> Feeds:
         """One batch of the samples with these numbers, in that order.
 
         Where the model fixes its batch axis, it is filled up by repeating the last sample. No more rows may be
