@@ -1,16 +1,15 @@
 """Everything a student is held to in one number: the losses that were asked for, each with its weight."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from compression.distillation import losses
-from compression.distillation.hard import hard_labels, to_logits
+from compression.distillation.hard import to_logits
 from compression.distillation.readings import Reading
 from compression.distillation.teacher import GRADIENT, Answers, Feeds
-from compression.evaluation.task import Task
 from compression.graph.trainable import TrainableGraph
 from compression.graph.trainable.elements import computed_tensor
 
@@ -18,6 +17,8 @@ RELATED = 3
 """Angles need three samples."""
 
 Tensors = Mapping[str, Tensor]
+OnLabels = Callable[[Tensors], Tensor]
+"""The loss of a student's outputs on the labels of their samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,12 +45,9 @@ class Goals:
     student: Mapping[str, Reading]
     """How the student's outputs are read."""
     teacher: Mapping[str, Reading]
-    task: Task | None = None
-    """What the labels tell, where they are used."""
     temperature: float = 4.0
     soft: float = 1.0
     hard: float = 0.0
-    smoothing: float = 0.0
     features: float = 0.0
     hints: tuple[Held, ...] = ()
     attention: float = 0.0
@@ -76,13 +74,13 @@ class Goals:
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """One batch: what the student gives, what the teacher answers, and the labels."""
+    """One batch: what the student gives, what the teacher answers, and the loss on labels."""
 
     goals: Goals
     found: Tensors
     answers: Tensors
-    labels: Tensor | None
-    feeds: Tensors = field(default_factory=dict)
+    on_labels: OnLabels | None
+    feeds: Tensors
 
     @property
     def samples(self) -> int:
@@ -90,7 +88,7 @@ class Moment:
 
 
 def distillation_loss(
-    goals: Goals, view: TrainableGraph, feeds: Tensors, answers: Tensors, labels: Tensor | None
+    goals: Goals, view: TrainableGraph, feeds: Tensors, answers: Tensors, on_labels: OnLabels | None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The weighted sum over one batch, and each part before its weight.
 
@@ -99,7 +97,7 @@ def distillation_loss(
         view: the student.
         feeds: its inputs; rows beyond those of `answers` are filling.
         answers: the teacher's, by name, on the student's device.
-        labels: of these samples, in the plain form of the task.
+        on_labels: the loss on labels, where they are used.
     """
     differentiable = {
         name: value.detach().requires_grad_() if name in goals.differentiated else value
@@ -107,7 +105,7 @@ def distillation_loss(
     }
     rows = len(next(iter(answers.values())))
     found = {name: value[:rows] for name, value in view(differentiable, goals.taps).items()}
-    moment = Moment(goals=goals, found=found, answers=answers, labels=labels, feeds=differentiable)
+    moment = Moment(goals=goals, found=found, answers=answers, on_labels=on_labels, feeds=differentiable)
     terms = {name: (weight, term) for name, (weight, term) in _terms(goals).items() if weight > 0}
     parts = {name: term(moment) for name, (_, term) in terms.items()}
     total = torch.stack([terms[name][0] * part for name, part in parts.items()]).sum()
@@ -131,7 +129,7 @@ def score(outputs: Tensors, readings: Mapping[str, Reading], decided: Tensors) -
 def _terms(goals: Goals) -> dict[str, tuple[float, Callable[[Moment], Tensor]]]:
     return {
         "soft labels": (goals.soft, _soft),
-        "hard labels": (goals.hard if goals.task is not None else 0.0, _hard),
+        "hard labels": (goals.hard, _hard),
         "features": (goals.features if goals.hints else 0.0, _features),
         "attention maps": (goals.attention if goals.maps else 0.0, _attention),
         "distances": (goals.distance, _distances),
@@ -158,11 +156,8 @@ def _soft_output(now: Moment, name: str) -> Tensor:
 
 
 def _hard(now: Moment) -> Tensor:
-    task = now.goals.task
-    assert task is not None and now.labels is not None
-    reading = now.goals.student[task.output]
-    logits = to_logits(now.found[task.output], reading)
-    return hard_labels(logits, now.labels, reading, smoothing=now.goals.smoothing)
+    assert now.on_labels is not None
+    return now.on_labels(now.found)
 
 
 def _features(now: Moment) -> Tensor:

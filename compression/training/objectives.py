@@ -94,10 +94,14 @@ class Labels(Objective):
         self.metric = None if reading.kind == "values" else "accuracy"
 
     def loss(self, view: TrainableGraph, batch: Batch) -> Tensor:
-        return self._compare(*self._pair(view, batch))
+        return self.of_outputs(outputs_of(view, batch), batch)
+
+    def of_outputs(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """The same of outputs that are there already, without the rows that are filling."""
+        return self._compare(*self._pair(outputs, batch))
 
     def measure(self, view: TrainableGraph, batch: Batch) -> Measured:
-        logits, labels = self._pair(view, batch)
+        logits, labels = self._pair(outputs_of(view, batch), batch)
         known = labels != IGNORED_LABEL if self.metric else torch.ones_like(labels, dtype=torch.bool)
         count = int(known.sum())
         if not count:
@@ -108,8 +112,8 @@ class Labels(Objective):
         right = (self._decided(logits, labels) == labels.long())[known]
         return Measured(loss=loss, metric=float(right.double().mean()), weight=count)
 
-    def _pair(self, view: TrainableGraph, batch: Batch) -> tuple[Tensor, Tensor]:
-        output = outputs_of(view, batch)[self.output]
+    def _pair(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
+        output = outputs[self.output]
         logits = to_logits(output.float() if output.dtype in _HALVES else output, self.reading)
         assert batch.labels is not None
         labels = torch.from_numpy(plain_labels(batch.labels, one_hot=self._one_hot)).to(logits.device)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from compression.distillation.hard import hard_labels
 from compression.distillation.objective import (
     Goals,
     Held,
@@ -16,7 +17,6 @@ from compression.distillation.objective import (
 )
 from compression.distillation.readings import Reading
 from compression.distillation.teacher import GRADIENT, Teacher
-from compression.evaluation.task import Task
 from compression.graph import load
 from compression.graph.trainable import TrainableGraph
 from compression.method import StepContext
@@ -28,7 +28,6 @@ LOGITS = {"logits": Reading(kind="classes")}
 EVERYTHING = Goals(
     student=LOGITS,
     teacher=LOGITS,
-    task=Task(kind="scores", output="logits", labels=LABELS, class_axis=1, classes=10),
     soft=1.0,
     hard=1.0,
     features=1.0,
@@ -55,6 +54,10 @@ def answers(tmp_path: Path) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(array) for name, array in teacher.compute(FEEDS, 20).items()}
 
 
+def on_labels(found: dict[str, torch.Tensor]) -> torch.Tensor:
+    return hard_labels(found["logits"], torch.tensor(LABELS[:20]), LOGITS["logits"])
+
+
 def student(tmp_path: Path, seed: int) -> TrainableGraph:
     return TrainableGraph(load(convolutional_network(tmp_path / "student.onnx", seed=seed)))
 
@@ -62,7 +65,7 @@ def student(tmp_path: Path, seed: int) -> TrainableGraph:
 def test_the_teacher_itself_has_nothing_to_learn(tmp_path: Path, answers: dict[str, torch.Tensor]) -> None:
     """Filling rows, beyond the twenty samples, count for nothing."""
     feeds = {name: torch.from_numpy(array) for name, array in FEEDS.items()}
-    _, parts = distillation_loss(EVERYTHING, student(tmp_path, 1), feeds, answers, torch.tensor(LABELS[:20]))
+    _, parts = distillation_loss(EVERYTHING, student(tmp_path, 1), feeds, answers, on_labels)
     assert parts.keys() == {
         *("soft labels", "hard labels", "features", "attention maps", "distances", "angles"),
         "input gradients",
@@ -82,7 +85,7 @@ def test_every_loss_can_be_learned(tmp_path: Path, answers: dict[str, torch.Tens
     seen = []
     for _ in range(30):
         optimizer.zero_grad()
-        total, parts = distillation_loss(goals, view, feeds, answers, torch.tensor(LABELS[:20]))
+        total, parts = distillation_loss(goals, view, feeds, answers, on_labels)
         assert len(parts) == 1
         total.backward()
         optimizer.step()
