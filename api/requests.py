@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints, ValidationInfo, model_validator
 
 from api.parameters import DATASET_ID
-from compression.method import MODEL_ID, Role
+from compression.method import MODEL_ID, Method, Role
 from compression.spec import CompressionSpec
 
 MAX_DEPTH = 20
@@ -54,7 +54,18 @@ class JobRequest(CompressionSpec):
         )
 
     def shown_name(self) -> str:
-        return self.name or " + ".join(step.method for step in self.steps)[:200]
+        return self.name or " + ".join(_in_short(step) for step in self.steps)[:200]
+
+
+def _in_short(step: Method) -> str:
+    """The method and what was set otherwise than by default: `prune_magnitude sparsity=0.5`."""
+    changed = {
+        name: value
+        for name, value in step
+        if name not in {"method", "layers"} and value != type(step).model_fields[name].default
+    }
+    plain = {name: value for name, value in changed.items() if isinstance(value, (str, int, float))}
+    return " ".join((step.method, *(f"{name}={value}" for name, value in plain.items())))
 
 
 def _values(document: Any, depth: int) -> Iterable[Any]:

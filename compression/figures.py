@@ -18,10 +18,13 @@ def difference(value: float | None, before: float | None, unit: str) -> str:
     if value is None or before is None or value == before or unit in {"x", "dB"}:
         return ""
     if unit == "share":
-        return f"{_signed(100 * (value - before))} points"
+        points = 100 * (value - before)
+        return f"{_signed(points)} points" if abs(points) >= 0.005 else "under 0.01 points"
     if before == 0:
         return f"{value - before:+.3g}"
     percent = 100 * (value / before - 1)
+    if abs(percent) < 0.05:
+        return "under 0.1%"
     return f"{_minus(f'{percent:+.0f}')}%" if abs(percent) >= 1 else f"{_minus(f'{percent:+.1f}')}%"
 
 

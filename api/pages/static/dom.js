@@ -37,7 +37,8 @@ export function digits(value) {
 }
 
 export function times(value) {
-  return value === null || value === undefined ? "–" : `${digits(value)}×`;
+  if (value === null || value === undefined) return "–";
+  return `${value < 9.95 ? value.toFixed(2) : digits(value)}×`;
 }
 
 export function seconds(value) {
@@ -52,9 +53,9 @@ export function moment(text) {
   return h("time", { datetime: text, title: text }, date.toLocaleString(undefined, { month: "short", day: "numeric", hour: "numeric", minute: "2-digit" }));
 }
 
-export function table(heads, rows) {
+export function table(heads, rows, kind = "") {
   const cell = (tag) => (content) => (content instanceof HTMLTableCellElement ? content : h(tag, {}, content ?? ""));
-  return h("div", { class: "panel table" }, h("table", {}, h("thead", {}, h("tr", {}, heads.map(cell("th")))), h("tbody", {}, rows)));
+  return h("div", { class: `panel table ${kind}` }, h("table", {}, h("thead", {}, h("tr", {}, heads.map(cell("th")))), h("tbody", {}, rows)));
 }
 
 export function row(...cells) {

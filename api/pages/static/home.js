@@ -11,7 +11,7 @@ get("/v1/methods").then((methods) => {
 
 start(async () => {
   const { items } = await get("/v1/jobs?limit=5");
-  fill(recent, h("h2", {}, "Recent jobs"), items.length ? jobTable(items) : empty());
+  fill(recent, h("h2", {}, "Recent jobs"), items.length ? await jobTable(items) : empty());
 });
 
 function empty() {

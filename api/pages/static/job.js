@@ -4,10 +4,13 @@ import { follow } from "/static/stream.js";
 
 const id = location.pathname.split("/").pop();
 const FINAL = ["succeeded", "failed", "cancelled", "expired"];
+let model = "";
 const log = h("ol", { class: "log" });
 let drawing = false;
 
 start(async (page) => {
+  const { model_id } = await get(`/v1/jobs/${id}`);
+  model = (await get(`/v1/models/${model_id}`).catch(() => null))?.name ?? "a deleted model";
   await draw(page);
   await follow(`/v1/jobs/${id}/events`, (event) => {
     note(event.body);
@@ -42,6 +45,7 @@ async function draw(page) {
     failure(job),
     FINAL.includes(job.state) ? null : progressPanel(job),
     job.measurements && figures(job.measurements),
+    job.measurements?.notes.length ? h("div", { class: "notice" }, job.measurements.notes.map((text) => h("p", {}, text))) : null,
     h("h2", {}, "Steps"),
     steps(job),
     files.length ? h("h2", {}, "Files") : null,
@@ -58,7 +62,7 @@ function heading(job) {
     "div",
     {},
     h("div", { class: "title" }, h("h1", {}, job.name), pill(job.state)),
-    h("p", { class: "soft small" }, h("span", { class: "mono" }, job.id), " · submitted ", moment(job.created_at), ` · ${job.device}`, job.attempt > 1 ? ` · attempt ${job.attempt}` : ""),
+    h("p", { class: "soft small" }, h("strong", {}, model), " · ", h("span", { class: "mono" }, job.id), " · submitted ", moment(job.created_at), ` · ${job.device}`, job.attempt > 1 ? ` · attempt ${job.attempt}` : ""),
     labels.length ? h("div", { class: "tags" }, labels) : null,
     actions(job),
   );
@@ -97,12 +101,22 @@ function progressPanel(job) {
 function figures(found) {
   const { original, compressed } = found;
   const cards = [
-    card("Size", bytes(compressed.size_bytes), `${times(found.size_ratio)} smaller than ${bytes(original.size_bytes)}`),
+    card("Size", bytes(compressed.size_bytes), `from ${bytes(original.size_bytes)} · ${times(found.size_ratio)} smaller`),
     found.speedup && card("Latency", `${compressed.latency_ms.p50_ms.toPrecision(3)} ms`, `${times(found.speedup.value)} as fast as the original (${times(found.speedup.low)} to ${times(found.speedup.high)})`),
+    fidelity(found),
     card("Zeros among the weights", `${(100 * compressed.sparsity).toFixed(1)}%`, `${(100 * original.sparsity).toFixed(1)}% before`),
     ...Object.entries(compressed.metrics).slice(0, 3).map(([name, metric]) => card(name, metric.value.toPrecision(3), `${original.metrics[name].value.toPrecision(3)} before`)),
   ];
   return h("div", { class: "cards" }, cards.filter(Boolean));
+}
+
+// The output that came out worst: null where none could be compared, or all are equal.
+function fidelity(found) {
+  const outputs = Object.entries(found.fidelity).filter(([, output]) => output.sqnr_db !== null);
+  if (!outputs.length) return null;
+  const [name, worst] = outputs.reduce((left, right) => (right[1].sqnr_db < left[1].sqnr_db ? right : left));
+  const data = found.data === "synthetic" ? "synthetic inputs" : `the ${found.data} data`;
+  return card("Output fidelity (SQNR)", `${worst.sqnr_db.toFixed(1)} dB`, outputs.length > 1 ? `${name}, the worst of ${outputs.length}, on ${data}` : `on ${data}`);
 }
 
 function card(title, value, sub) {
@@ -113,13 +127,13 @@ function steps(job) {
   const rows = job.steps.map((step) => row(
     h("td", { class: "wide" }, step.method, h("span", { class: "sub" }, settings(step.parameters))),
     h("td", {}, pill(step.state), step.cached ? h("span", { class: "sub" }, "from an earlier run") : null),
-    number(step.changed ?? ""),
+    number(step.changed ?? "", { title: "layers changed" }),
     number(step.size_bytes === null ? "" : bytes(step.size_bytes)),
     number(seconds(step.seconds)),
     h("td", { class: "wide small soft" }, step.notes.map((text) => h("p", {}, text))),
   ));
   const right = (text) => h("th", { class: "number" }, text);
-  return table(["Step", "State", right("Layers changed"), right("Size after"), right("Time"), "Notes"], rows);
+  return table(["Step", "State", right("Layers changed"), right("Size after"), right("Time"), "Notes"], rows, "steps");
 }
 
 function settings(parameters) {
@@ -127,7 +141,7 @@ function settings(parameters) {
 }
 
 function fileTable(files) {
-  return table(["File", h("th", { class: "number" }, "Size"), "SHA-256"], files.map((file) => row(fileLink(file), number(bytes(file.size_bytes)), h("span", { class: "mono soft" }, file.sha256))));
+  return table(["File", h("th", { class: "number" }, "Size"), "SHA-256"], files.map((file) => row(fileLink(file), number(bytes(file.size_bytes)), h("span", { class: "mono soft" }, file.sha256))), "files");
 }
 
 function fileLink(file) {

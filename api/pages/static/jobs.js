@@ -20,7 +20,7 @@ start(async (page) => {
     page,
     h("h1", {}, "Jobs"),
     h("div", { class: "row between" }, stateFilter(), button),
-    found.items.length ? jobTable(found.items, pick) : h("p", { class: "panel soft" }, "No jobs here."),
+    found.items.length ? await jobTable(found.items, pick) : h("p", { class: "panel soft" }, "No jobs here."),
     found.next_cursor && h("div", { class: "row" }, h("a", { class: "button", href: next(found.next_cursor) }, "Older jobs")),
   );
 });
