@@ -21,6 +21,10 @@ _SECONDS = 15.0
 _SAMPLES = 16
 """As many as the evaluation makes up: what it would find to be spoilt is to be found here first."""
 _PROBE_SECONDS = 4.0
+_TRIALS = 4
+"""Inputs for each trial, at most."""
+_LITTLE = 0.1
+"""Noise over signal up to which the noise of layers adds up."""
 _WIDE = 16
 _NARROW = 8
 
@@ -53,8 +57,8 @@ class OutputCheck:
     def judge(self, model: ir.Model, outcomes: Sequence[LayerOutcome], chains: Chains) -> Judgement:
         """Compare the outputs; below the bound, store the layers to blame as int16.
 
-        The layers to blame are those whose return to (nearly) exact weights helps the worst output most.
-        Where even all of them do not help enough, they are left at int8 and named.
+        The layers to blame are those whose int8 weights alone, beside int16 in all others, spoil the worst
+        output most. Where even int16 in all of them is not enough, they are left at int8 and named.
         """
         if self.probe is None:
             return Judgement(layers=tuple(outcomes), notes=(self.reason,))
@@ -65,8 +69,8 @@ class OutputCheck:
             return Judgement(layers=tuple(outcomes), sqnr_db=db, details=details)
         blamed = self._blame(model, chains)
         mended, after = self._mend(model, blamed, chains, found)
-        worst = sorted(blamed, key=lambda item: -item.gain)[:10]
-        details["outputs_without_error_of"] = {
+        worst = sorted(blamed, key=lambda item: -item.noise)[:10]
+        details["outputs_with_int8_only_in"] = {
             item.layer: round(min(item.sqnr_db, 999.0), 2) for item in worst
         }
         details["outputs_after_mending"] = figures(after)
@@ -85,52 +89,65 @@ class OutputCheck:
         return fidelity(self.probe, model, self.context)
 
     def _blame(self, model: ir.Model, chains: Chains) -> list["Blame"]:
-        """What int16 in each layer would take off the outputs' noise, the best bargain first.
+        """What int8 in each layer alone does to the outputs, the best bargain of mending first.
 
-        Noise of layers adds up, about. So a group of layers is split in halves, one half is tried, on one
-        inference, and the other gets the rest of the group's gain; the group with most to gain is always
-        next. When time is up, the layers of a group share its gain.
+        All others are int16 meanwhile: little noise adds up, about, while that of many int8 layers drowns out
+        what one of them does. A group of layers is measured as one and split in halves, the noisiest group
+        always next: one half is measured, and the other gets the rest where the noise is little, or is measured
+        too. When time is up, the layers of a group share its noise.
         """
         costs = {
             name: sum(chain.source.size for chain in own) for name, own in chains.items() if _can_widen(own)
         }
-        quick = replace(self, probe=_first(self.probe))
-        before = _noise(quick._measure(model))
+        _widen(tuple(costs), chains, _WIDE)
+        quick, exact = self._quick(model)
 
-        def gain(names: Sequence[str]) -> float:
-            _widen(names, chains, _WIDE)
-            after = _noise(quick._measure(model))
+        def alone(names: Sequence[str]) -> float:
             _widen(names, chains, _NARROW)
-            return max(before - after, 0.0)
+            noise = _noise(quick._measure(model))
+            _widen(names, chains, _WIDE)
+            return max(noise - exact, 0.0)
 
-        groups = [(before, tuple(costs))] if costs else []
+        groups = [(alone(tuple(costs)), tuple(costs))] if costs else []
         start, done = time.monotonic(), []
         while groups and time.monotonic() - start < _SECONDS:
-            total, names = groups.pop(groups.index(max(groups)))
+            noise, names = groups.pop(groups.index(max(groups)))
             if len(names) == 1:
-                done.append((total, names))
+                done.append((noise, names))
                 continue
             left, right = names[: len(names) // 2], names[len(names) // 2 :]
-            taken = min(gain(left), total)
-            groups += [(taken, left), (total - taken, right)]
+            taken = alone(left)
+            rest = max(noise - taken, 0.0) if noise < _LITTLE else alone(right)
+            groups += [(taken, left), (rest, right)]
+        _widen(tuple(costs), chains, _NARROW)
         blamed = [
-            Blame(layer=name, gain=total / len(names), cost=costs[name], before=before)
-            for total, names in (*done, *groups)
+            Blame(layer=name, noise=noise / len(names), cost=costs[name])
+            for noise, names in (*done, *groups)
             for name in names
         ]
-        return sorted(blamed, key=lambda item: -item.gain / item.cost)
+        return sorted(blamed, key=lambda item: -item.noise / item.cost)
+
+    def _quick(self, model: ir.Model) -> tuple["OutputCheck", float]:
+        """A check on a few inputs, on one where inference takes long, and the model's noise there."""
+        first = replace(self, probe=_cut(self.probe, 1))
+        start = time.monotonic()
+        noise = _noise(first._measure(model))
+        if time.monotonic() - start > _SECONDS / 50:
+            return first, noise
+        few = replace(self, probe=_cut(self.probe, _TRIALS))
+        return few, _noise(few._measure(model))
 
     def _mend(
         self, model: ir.Model, blamed: Sequence["Blame"], chains: Chains, before: Fidelity
     ) -> tuple[frozenset[str], Fidelity]:
         """Widen the best bargains until the bound is met; all the way back if it never is.
 
-        Noise of single layers adds up, about, so that the trials tell how many to take at first. From there
-        the least sufficient number is searched for, to within an eighth.
+        Noise of single layers adds up, about, so that it tells how many to take at first. From there the least
+        sufficient number is searched for, to within an eighth.
         """
         fails, enough, best = 0, len(blamed) + 1, before
-        count = _promising(blamed, _noise(before), 10 ** (-self.min_sqnr_db / 10))
-        while fails < len(blamed) and enough - fails > max(1, enough // 8):
+        count = _promising(blamed, 10 ** (-self.min_sqnr_db / 10))
+        while fails < len(blamed) and (enough > len(blamed) or enough - fails > max(1, enough // 8)):
             _widen([item.layer for item in blamed[:count]], chains, _WIDE)
             _widen([item.layer for item in blamed[count:]], chains, _NARROW)
             found = self._measure(model)
@@ -157,26 +174,24 @@ class OutputCheck:
                 f" and {len(mended) - 5} more" if len(mended) > 5 else ""
             )
             return f"{start}; int16 weights in {named} bring it to {after.sqnr_db:.1f} dB"
-        named = ", ".join(f"{item.layer} ({item.sqnr_db:.1f} dB without its error)" for item in worst[:3])
+        named = ", ".join(f"{item.layer} ({item.sqnr_db:.1f} dB by itself)" for item in worst[:3])
         return f"{start}; most of it is due to {named or 'layers inside functions'}, and int16 is not enough"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Blame:
-    """What storing one layer as int16 would do."""
+    """What int8 in one layer does."""
 
     layer: str
-    gain: float
-    """Relative noise taken off the worst output."""
+    noise: float
+    """Noise over signal of the worst output, with int8 in this layer only."""
     cost: int
-    """Bytes more."""
-    before: float
-    """That output's relative noise with all layers as int8."""
+    """Bytes more as int16."""
 
     @property
     def sqnr_db(self) -> float:
-        """Of the output without this layer's error."""
-        return float(-10 * math.log10(max(self.before - self.gain, 1e-20)))
+        """Of the worst output, with int8 in this layer only."""
+        return float(-10 * math.log10(max(self.noise, 1e-20)))
 
 
 def output_check(model: ir.Model, context: StepContext, min_sqnr_db: float) -> OutputCheck:
@@ -210,17 +225,15 @@ def figures(found: Fidelity) -> dict[str, float | str]:
     return numbers
 
 
-def _first(probe: Probe | None) -> Probe | None:
-    return probe and replace(probe, feeds=probe.feeds[:1], answers=probe.answers[:1])
+def _cut(probe: Probe | None, count: int) -> Probe | None:
+    return probe and replace(probe, feeds=probe.feeds[:count], answers=probe.answers[:count])
 
 
-def _promising(blamed: Sequence[Blame], noise: float, allowed: float) -> int:
-    """How many layers from the front would bring the noise down far enough, if gains simply added up."""
-    count = 0
-    for item in blamed:
-        if noise <= allowed or item.gain <= 0:
-            break
-        noise -= item.gain
+def _promising(blamed: Sequence[Blame], allowed: float) -> int:
+    """How many layers from the front leave little enough noise behind them, if noise simply adds up."""
+    left, count = sum(item.noise for item in blamed), 0
+    while left > allowed and count < len(blamed):
+        left -= blamed[count].noise
         count += 1
     return max(count, 1)
 
