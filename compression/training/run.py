@@ -84,7 +84,7 @@ def prepare(model: "ir.Model", settings: TrainingMethod, context: StepContext) -
     )
     view = load_for_training(model, settings, batches, context)
     freeze_others(model, view, chosen)
-    held = _held_statistics(view, chosen)
+    held = held_statistics(view, chosen)
     if held and settings.batch_norm == "auto":
         view.batch_norm = "frozen"
     objective, note = choose_objective(model, settings, batches, context)
@@ -120,7 +120,7 @@ def freeze_others(model: "ir.Model", view: TrainableGraph, chosen: Sequence["Lay
         )
 
 
-def _held_statistics(view: TrainableGraph, chosen: Sequence["Layer"]) -> list[str]:
+def held_statistics(view: TrainableGraph, chosen: Sequence["Layer"]) -> list[str]:
     """Statistics of normalizations that are not selected."""
     ours = {value.name for layer in chosen for value in layer.weights}
     return [name for name in view.statistics if name not in ours]
