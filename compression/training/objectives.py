@@ -100,6 +100,7 @@ class Labels(Objective):
         """The same of outputs that are there already, without the rows that are filling."""
         return self._compare(*self._pair(outputs, batch))
 
+    @torch.no_grad()
     def measure(self, view: TrainableGraph, batch: Batch) -> Measured:
         logits, labels = self._pair(outputs_of(view, batch), batch)
         known = labels != IGNORED_LABEL if self.metric else torch.ones_like(labels, dtype=torch.bool)
