@@ -43,7 +43,7 @@ def drop_blocks(
         model: the student.
         share: of the blocks that stay, rounded to whole blocks.
         feeds: one batch.
-        context: device and threads.
+        context: threads.
         untouched: names of nodes that must stay.
 
     Raises:
@@ -111,7 +111,7 @@ def _error_without(
 
 
 def _run(model: ir.Model, feeds: Mapping[str, np.ndarray], context: StepContext) -> Outputs:
-    session = runtime.open_session(model, device=context.device, threads=context.threads)
+    session = runtime.open_session(model, device="cpu", threads=context.threads)
     return {
         name: array
         for name, array in runtime.run(session, feeds).items()

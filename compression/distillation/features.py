@@ -93,7 +93,7 @@ def measured_shapes(
     """Shapes of values in between, batch axis included, in one inference; of float tensors only."""
     wanted = [name for name in values if name]
     session = runtime.open_session(
-        model, device=context.device, threads=context.threads, outputs=wanted, optimize=False
+        model, device="cpu", threads=context.threads, outputs=wanted, optimize=False
     )
     return {
         name: array.shape

@@ -10,10 +10,9 @@ import numpy.typing as npt
 from compression import runtime
 from compression.distillation.features import Feature, find_features, find_value, measured_shapes
 from compression.distillation.matching import Match, match_features
-from compression.distillation.readings import Kind, Reading, read_again, read_outputs
+from compression.distillation.readings import Kind, Reading, read_again, read_as, read_outputs
 from compression.distillation.settings import Pair
 from compression.errors import NotApplicable
-from compression.evaluation.task import Task, find_task
 from compression.method import StepContext
 
 if TYPE_CHECKING:
@@ -24,11 +23,15 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class First:
-    """One batch with its samples and labels, on which both models are looked at."""
+    """One batch, on which both models are looked at."""
 
     feeds: Mapping[str, Array]
     samples: int
-    labels: Array | None
+
+    @property
+    def rows(self) -> int:
+        """Samples and filling."""
+        return len(next(iter(self.feeds.values())))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,40 +84,54 @@ class Insides:
 
     def _shapes(self, model: "ir.Model", name: str) -> dict[str, tuple[int, ...]]:
         shapes = measured_shapes(model, [name], self.first.feeds, self.context)
-        rows = len(next(iter(self.first.feeds.values())))
-        return {value: shape for value, shape in shapes.items() if shape[:1] == (rows,)}
+        return {value: shape for value, shape in shapes.items() if shape[:1] == (self.first.rows,)}
 
 
 def look_inside(student: "ir.Model", teacher: "ir.Model", first: First, context: StepContext) -> Insides:
     """Runs both models once with the outputs of all their layers."""
-    rows = len(next(iter(first.feeds.values())))
     return Insides(
         student=student,
         teacher=teacher,
-        student_features=find_features(student, first.feeds, rows, context),
-        teacher_features=find_features(teacher, first.feeds, rows, context),
+        student_features=find_features(student, first.feeds, first.rows, context),
+        teacher_features=find_features(teacher, first.feeds, first.rows, context),
         first=first,
         context=context,
     )
 
 
 def read_both(
-    student: "ir.Model", teacher: "ir.Model", first: First, kind: Kind | None, context: StepContext
-) -> tuple[dict[str, Reading], dict[str, Reading], Task | None]:
-    """How the outputs of student and teacher are read, and the task of the labels, where there are some.
+    student: "ir.Model",
+    teacher: "ir.Model",
+    first: First,
+    context: StepContext,
+    *,
+    known: Mapping[str, Reading],
+    asked: Kind | None,
+) -> tuple[dict[str, Reading], dict[str, Reading]]:
+    """How the outputs of student and teacher are read.
+
+    Args:
+        student: one model.
+        teacher: the other.
+        first: what they are run on.
+        context: threads.
+        known: what the labels tell of outputs.
+        asked: what the user says of the others.
 
     Raises:
-        NotApplicable: no output holds floats, or the labels fit none.
+        NotApplicable: no output holds floats, or the two models' outputs differ in shape.
     """
     answers, found = (_outputs(model, first, context) for model in (teacher, student))
-    task = None if first.labels is None else find_task(first.labels[: first.samples], answers)
-    read = read_outputs(answers, task=task, asked=kind)
+    read = read_outputs(answers, task=None, asked=asked)
+    for name, reading in known.items():
+        if name in read:
+            read[name] = read_as(answers[name], reading.kind, reading.axis)
     _check_same_shapes(read, answers, found)
-    return read_again(read, found), read, task
+    return read_again(read, found), read
 
 
 def _outputs(model: "ir.Model", first: First, context: StepContext) -> dict[str, Array]:
-    session = runtime.open_session(model, device=context.device, threads=context.threads)
+    session = runtime.open_session(model, device="cpu", threads=context.threads)
     return {
         name: array[: first.samples]
         for name, array in runtime.run(session, first.feeds).items()

@@ -61,6 +61,11 @@ def read_outputs(
     return found
 
 
+def read_as(array: Array, kind: Kind, axis: int) -> Reading:
+    """An output whose kind is known."""
+    return Reading(kind=kind, axis=axis, probabilities=_holds_probabilities(array, kind, axis))
+
+
 def read_again(readings: Mapping[str, Reading], outputs: Mapping[str, Array]) -> dict[str, Reading]:
     """The same outputs of another model, which may give probabilities where the first gives logits."""
     return {

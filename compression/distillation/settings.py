@@ -72,3 +72,18 @@ class Relations(Settings):
         if not (self.distance or self.angle):
             raise ValueError("give a weight to distance or angle, or leave relations out")
         return self
+
+
+class Wishes(Settings):
+    """Which losses a student is held to."""
+
+    temperature: float
+    alpha: float
+    features: Hidden | None
+    attention: Hidden | None
+    relations: Relations | None
+    gradients: float
+
+    @property
+    def looks_inside(self) -> bool:
+        return any(wish is not None for wish in (self.features, self.attention, self.relations))

@@ -1,6 +1,6 @@
 """The models of a distillation: another uploaded one under the job's names, and a student derived from a teacher."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -80,7 +80,7 @@ def derive(
         dropped={name: f"dropped with the block {block.name}" for block in dropped for name in block.nodes},
         narrowed=frozenset(name for name in before if before[name] != after.get(name)),
         fresh=frozenset(fresh),
-        notes=tuple(_notes(dropped, counts, fresh)),
+        notes=tuple(_notes(settings, dropped, counts, fresh)),
     )
 
 
@@ -92,13 +92,15 @@ def _shapes(model: "ir.Model") -> dict[str, list[tuple[int, ...]]]:
     }
 
 
-def _notes(dropped: Collection[Dropped], counts: Mapping[str, int], fresh: Collection[str]) -> list[str]:
-    notes = []
+def _notes(
+    settings: Derive, dropped: Collection[Dropped], counts: Mapping[str, int], fresh: Collection[str]
+) -> Iterator[str]:
     if dropped:
         told = ", ".join(f"{block.name} ({block.error:.2g})" for block in dropped)
-        notes.append(f"residual blocks dropped, with the relative error that each alone makes: {told}")
+        yield f"residual blocks dropped, with the relative error that each alone makes: {told}"
     if counts:
-        notes.append(f"{sum(counts.values()):,} channels of {len(counts)} groups left the student")
+        yield f"{sum(counts.values()):,} channels of {len(counts)} groups left the student"
+    elif settings.width < 1:
+        yield "no channels left the student: all groups touch layers that are not selected"
     if fresh:
-        notes.append(f"{len(fresh)} layers begin with random weights")
-    return notes
+        yield f"{len(fresh)} layers begin with random weights"

@@ -56,8 +56,9 @@ class Teacher:
         self._gradients = gradients
         self._context = context
         self._limit = limit_bytes
+        device = context.device if context.device in runtime.available_devices() else "cpu"
         self._session = runtime.open_session(
-            model, device=context.device, threads=context.threads, outputs=self._values
+            model, device=device, threads=context.threads, outputs=self._values
         )
         self._kept: dict[str, Array] = {}
         self._missing = True

@@ -21,7 +21,7 @@ def narrow(model: ir.Model, share: float, *, untouched: Collection[str] = ()) ->
         untouched: names of layers that must not change.
 
     Raises:
-        NotApplicable: no group can be narrowed.
+        NotApplicable: no group can be narrowed, whether or not its layers are `untouched`.
     """
     grouping = find_groups(model)
     doomed: dict[str, tuple[int, ...]] = {}
@@ -33,14 +33,15 @@ def narrow(model: ir.Model, share: float, *, untouched: Collection[str] = ()) ->
         if units:
             doomed[group.id] = units
             crossed.update(group.crosses)
-    if not doomed:
+    if not doomed and not any(set(group.layers).intersection(untouched) for group in grouping.groups):
         reasons = "; ".join(f"{lock.layer}: {lock.reason}" for lock in grouping.locked[:3])
         raise NotApplicable(
             f"no channels can leave{': ' + reasons if reasons else ''}",
             where="derive.width",
             hint="derive the student by depth, or upload one",
         )
-    cut(model, doomed)
+    if doomed:
+        cut(model, doomed)
     return {name: len(units) for name, units in doomed.items()}
 
 
