@@ -3,15 +3,18 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from compression.distillation import losses
-from compression.distillation.hard import to_logits
-from compression.distillation.readings import Reading
-from compression.distillation.teacher import GRADIENT, Answers, Feeds
+from compression.distillation.goals import Counterparts, Goals
+from compression.distillation.gradients import GRADIENT, score
+from compression.distillation.losses import to_logits
+from compression.distillation.teacher import Teacher
 from compression.graph.trainable import TrainableGraph
-from compression.graph.trainable.elements import computed_tensor
+from compression.training.batches import Batch
+from compression.training.objectives import Labels, Measured, Objective, feed_tensors
 
 RELATED = 3
 """Angles need three samples."""
@@ -21,59 +24,48 @@ OnLabels = Callable[[Tensors], Tensor]
 """The loss of a student's outputs on the labels of their samples."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Held:
-    """A value of the student's and the teacher's that it is held to, with the axes of their channels."""
+class Distillation(Objective):
+    """The weighted sum of what `goals` holds a student to; the best epoch has the smallest on the validation split.
 
-    student: str
-    teacher: str
-    student_axis: int
-    teacher_axis: int
+    Args:
+        goals: which losses count.
+        teacher: its answers.
+        labels: the loss on labels, where they count.
+    """
 
-    def pair(self, found: Tensors, answers: Tensors) -> tuple[Tensor, Tensor]:
-        """Both with their channels on axis 1."""
-        return (
-            losses.channels_first(found[self.student], self.student_axis),
-            losses.channels_first(answers[self.teacher], self.teacher_axis),
+    def __init__(self, goals: Goals, teacher: Teacher, labels: Labels | None) -> None:
+        self._goals, self._teacher, self._labels = goals, teacher, labels
+
+    def loss(self, view: TrainableGraph, batch: Batch) -> Tensor:
+        return self._compare(view, batch)[0]
+
+    def measure(self, view: TrainableGraph, batch: Batch) -> Measured:
+        with torch.set_grad_enabled(self._goals.gradients > 0):
+            loss = float(self._compare(view, batch)[0].detach())
+        return Measured(loss=loss, weight=batch.samples)
+
+    def parts(self, view: TrainableGraph, batch: Batch) -> dict[str, float]:
+        """Each loss by its name, before its weight."""
+        with torch.set_grad_enabled(self._goals.gradients > 0):
+            return {name: float(part) for name, part in self._compare(view, batch)[1].items()}
+
+    def _compare(self, view: TrainableGraph, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        answers = {
+            name: _as_tensor(array, view.device)
+            for name, array in self._teacher.answers(batch.rows, batch.feeds).items()
+        }
+        labels = self._labels
+        return distillation_loss(
+            self._goals,
+            view,
+            feed_tensors(batch, view.device),
+            answers,
+            None if labels is None else lambda found: labels.of_outputs(found, batch),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Goals:
-    """Which losses count and how much. A weight of zero leaves a loss out."""
-
-    student: Mapping[str, Reading]
-    """How the student's outputs are read."""
-    teacher: Mapping[str, Reading]
-    temperature: float = 4.0
-    soft: float = 1.0
-    hard: float = 0.0
-    features: float = 0.0
-    hints: tuple[Held, ...] = ()
-    attention: float = 0.0
-    maps: tuple[Held, ...] = ()
-    distance: float = 0.0
-    angle: float = 0.0
-    related: Held | None = None
-    """Where samples are related; None stands for the first output."""
-    gradients: float = 0.0
-    differentiated: tuple[str, ...] = ()
-    """Inputs with respect to which gradients are compared."""
-
-    @property
-    def taps(self) -> tuple[str, ...]:
-        """The student's values in between that are compared."""
-        held = [*self.hints, *self.maps, *([self.related] if self.related is not None else [])]
-        return tuple(dict.fromkeys(item.student for item in held if item.student not in self.student))
-
-    @property
-    def teacher_values(self) -> tuple[str, ...]:
-        held = [*self.hints, *self.maps, *([self.related] if self.related is not None else [])]
-        return tuple(dict.fromkeys(item.teacher for item in held))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Moment:
+class Compared:
     """One batch: what the student gives, what the teacher answers, and the loss on labels."""
 
     goals: Goals
@@ -85,6 +77,13 @@ class Moment:
     @property
     def samples(self) -> int:
         return len(next(iter(self.answers.values())))
+
+    def pair(self, two: Counterparts) -> tuple[Tensor, Tensor]:
+        """Both with their channels on axis 1."""
+        return (
+            losses.channels_first(self.found[two.student], two.student_axis),
+            losses.channels_first(self.answers[two.teacher], two.teacher_axis),
+        )
 
 
 def distillation_loss(
@@ -105,28 +104,14 @@ def distillation_loss(
     }
     rows = len(next(iter(answers.values())))
     found = {name: value[:rows] for name, value in view(differentiable, goals.taps).items()}
-    moment = Moment(goals=goals, found=found, answers=answers, on_labels=on_labels, feeds=differentiable)
+    now = Compared(goals=goals, found=found, answers=answers, on_labels=on_labels, feeds=differentiable)
     terms = {name: (weight, term) for name, (weight, term) in _terms(goals).items() if weight > 0}
-    parts = {name: term(moment) for name, (_, term) in terms.items()}
+    parts = {name: term(now) for name, (_, term) in terms.items()}
     total = torch.stack([terms[name][0] * part for name, part in parts.items()]).sum()
     return total, {name: part.detach() for name, part in parts.items()}
 
 
-def score(outputs: Tensors, readings: Mapping[str, Reading], decided: Tensors) -> Tensor:
-    """What gradients are taken of: per sample, the logits that `decided`, the teacher's outputs, holds for right.
-
-    Of classes it is the score of the teacher's first choice, summed over positions; of decisions and values it is
-    their sum.
-    """
-    name, reading = next(iter(readings.items()))
-    logits = to_logits(outputs[name], reading)
-    if reading.kind != "classes":
-        return logits.flatten(1).sum(dim=1) if logits.ndim > 1 else logits
-    chosen = decided[name].argmax(dim=reading.axis, keepdim=True)
-    return logits.gather(reading.axis, chosen).flatten(1).sum(dim=1)
-
-
-def _terms(goals: Goals) -> dict[str, tuple[float, Callable[[Moment], Tensor]]]:
+def _terms(goals: Goals) -> dict[str, tuple[float, Callable[[Compared], Tensor]]]:
     return {
         "soft labels": (goals.soft, _soft),
         "hard labels": (goals.hard, _hard),
@@ -138,12 +123,12 @@ def _terms(goals: Goals) -> dict[str, tuple[float, Callable[[Moment], Tensor]]]:
     }
 
 
-def _soft(now: Moment) -> Tensor:
+def _soft(now: Compared) -> Tensor:
     """The mean over outputs."""
     return torch.stack([_soft_output(now, name) for name in now.goals.student]).mean()
 
 
-def _soft_output(now: Moment, name: str) -> Tensor:
+def _soft_output(now: Compared, name: str) -> Tensor:
     reading = now.goals.student[name]
     student = to_logits(now.found[name], reading)
     teacher = to_logits(now.answers[name], now.goals.teacher[name])
@@ -155,33 +140,33 @@ def _soft_output(now: Moment, name: str) -> Tensor:
     return losses.soft_values(student, teacher)
 
 
-def _hard(now: Moment) -> Tensor:
+def _hard(now: Compared) -> Tensor:
     assert now.on_labels is not None
     return now.on_labels(now.found)
 
 
-def _features(now: Moment) -> Tensor:
-    pairs = [held.pair(now.found, now.answers) for held in now.goals.hints]
+def _features(now: Compared) -> Tensor:
+    pairs = [now.pair(two) for two in now.goals.hints]
     return torch.stack([losses.features(*pair) for pair in pairs]).mean()
 
 
-def _attention(now: Moment) -> Tensor:
-    pairs = [held.pair(now.found, now.answers) for held in now.goals.maps]
+def _attention(now: Compared) -> Tensor:
+    pairs = [now.pair(two) for two in now.goals.maps]
     return torch.stack([losses.attention(*pair) for pair in pairs]).mean()
 
 
-def _distances(now: Moment) -> Tensor:
+def _distances(now: Compared) -> Tensor:
     return _related(now, losses.distances)
 
 
-def _angles(now: Moment) -> Tensor:
+def _angles(now: Compared) -> Tensor:
     return _related(now, losses.angles)
 
 
-def _related(now: Moment, loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def _related(now: Compared, loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """On one vector per sample: features are averaged over their positions."""
     if now.goals.related is not None:
-        pair = now.goals.related.pair(now.found, now.answers)
+        pair = now.pair(now.goals.related)
     else:
         name = next(iter(now.goals.student))
         pair = now.found[name], now.answers[name]
@@ -190,7 +175,7 @@ def _related(now: Moment, loss: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     return loss(*(value.flatten(2).mean(dim=2) if value.ndim > 2 else value.flatten(1) for value in pair))
 
 
-def _gradients(now: Moment) -> Tensor:
+def _gradients(now: Compared) -> Tensor:
     goals = now.goals
     summed = score(now.found, goals.student, now.answers).sum()
     inputs = [now.feeds[name] for name in goals.differentiated]
@@ -200,20 +185,5 @@ def _gradients(now: Moment) -> Tensor:
     return torch.stack(pairs).mean()
 
 
-class TeacherGradients:
-    """Input gradients of a teacher's score, as further answers of a `Teacher`."""
-
-    def __init__(
-        self, view: TrainableGraph, readings: Mapping[str, Reading], inputs: tuple[str, ...]
-    ) -> None:
-        self._view, self._readings, self._inputs = view.eval(), readings, inputs
-
-    def __call__(self, feeds: Feeds, outputs: Feeds) -> Answers:
-        given = {name: computed_tensor(array).to(self._view.device) for name, array in feeds.items()}
-        for name in self._inputs:
-            given[name] = given[name].detach().requires_grad_()
-        with torch.enable_grad():
-            found = self._view(given)
-            summed = score(found, self._readings, found).sum()
-            grads = torch.autograd.grad(summed, [given[name] for name in self._inputs])
-        return {GRADIENT + name: grad.cpu().numpy() for name, grad in zip(self._inputs, grads, strict=True)}
+def _as_tensor(array: np.ndarray, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.array(array)).to(device)

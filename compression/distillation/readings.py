@@ -13,13 +13,20 @@ Each model gives probabilities or logits of its own: logarithms bring both to lo
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from compression import runtime
 from compression.errors import NotApplicable
 from compression.evaluation.task import Task
+from compression.method import StepContext
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from compression.training.batches import Batch
 
 Kind = Literal["classes", "decisions", "values"]
 Array = npt.NDArray[Any]
@@ -74,6 +81,37 @@ def read_again(readings: Mapping[str, Reading], outputs: Mapping[str, Array]) ->
     }
 
 
+def read_both(
+    student: "ir.Model",
+    teacher: "ir.Model",
+    first: "Batch",
+    context: StepContext,
+    *,
+    known: Mapping[str, Reading],
+    asked: Kind | None,
+) -> tuple[dict[str, Reading], dict[str, Reading]]:
+    """How the outputs of student and teacher are read.
+
+    Args:
+        student: one model.
+        teacher: the other.
+        first: what they are run on.
+        context: threads.
+        known: what the labels tell of outputs.
+        asked: what the user says of the others.
+
+    Raises:
+        NotApplicable: no output holds floats, or the two models' outputs differ in shape.
+    """
+    answers, found = (_outputs(model, first, context) for model in (teacher, student))
+    read = read_outputs(answers, task=None, asked=asked)
+    for name, reading in known.items():
+        if name in read:
+            read[name] = read_as(answers[name], reading.kind, reading.axis)
+    _check_same_shapes(read, answers, found)
+    return read_again(read, found), read
+
+
 def _read(array: Array, task: Task | None, asked: Kind | None) -> Reading:
     kind, axis = _kind_and_axis(array, task)
     if asked is not None and asked != kind:
@@ -97,3 +135,23 @@ def _holds_probabilities(array: Array, kind: Kind, axis: int) -> bool:
     if kind == "values" or not wide.size or wide.min() < 0 or wide.max() > 1 + SUM_TOLERANCE:
         return False
     return kind == "decisions" or bool(np.abs(wide.sum(axis=axis) - 1).max() < SUM_TOLERANCE)
+
+
+def _outputs(model: "ir.Model", first: "Batch", context: StepContext) -> dict[str, Array]:
+    session = runtime.open_session(model, device="cpu", threads=context.threads)
+    return {
+        name: array[: first.samples]
+        for name, array in runtime.run(session, first.feeds).items()
+        if isinstance(array, np.ndarray) and array.ndim and len(array) >= first.samples
+    }
+
+
+def _check_same_shapes(
+    read: Mapping[str, Reading], answers: Mapping[str, Array], found: Mapping[str, Array]
+) -> None:
+    for name in read:
+        shapes = [list(side[name].shape) if name in side else None for side in (found, answers)]
+        if shapes[0] != shapes[1]:
+            raise NotApplicable(
+                f"the student's output {name!r} is {shapes[0]} where the teacher's is {shapes[1]}", where=name
+            )

@@ -19,14 +19,15 @@ from compression.method import (
     StepOutcome,
 )
 from compression.summary import DatasetSummary, ModelSummary
-from compression.training.forecast import obstacle_problems
+from compression.training.forecast import BACKWARD, TORCH_BYTES, obstacle_problems, training_memory
 from compression.training.settings import TrainingMethod
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 MACS_PER_SECOND = 10e9
-"""Of the teacher, which only runs forward."""
+"""Of a teacher in onnxruntime."""
+TEACHER_BATCH = 32
 
 
 class Distill(TrainingMethod):
@@ -105,29 +106,30 @@ class Distill(TrainingMethod):
         data: Mapping[Role, DatasetSummary],
         models: Mapping[str, ModelSummary] = NO_MODELS,
     ) -> Forecast:
-        base = self._base(model, models)
+        base, teacher = self._base(model, models), self._teacher(model, models)
         forecast = super().forecast(base, data, models)
-        after = base
+        student = base
         if self.derive is not None:
             kept = (layer.name for layer in base.layers if layer.name not in forecast.layers)
-            after = derived_summary(base, self.derive, kept)
+            student = derived_summary(base, self.derive, kept)
+        problems = (*forecast.problems, *self._misfits(model, models), *self._unteachable(model, models))
         return forecast.model_copy(
             update={
-                "model_after": after,
-                "problems": (*forecast.problems, *self._misfits(model, models)),
-                "peak_memory_bytes": forecast.peak_memory_bytes + 3 * model.size_bytes,
+                "model_after": student,
+                "problems": (*problems, *self._nothing_to_learn(data)),
+                "peak_memory_bytes": training_memory(student, self.batch_size)
+                + self._teacher_memory(teacher),
+                "seconds": self.seconds(student, data) + self._teacher_seconds(teacher, data),
             }
         )
 
     def seconds(self, model: ModelSummary, data: Mapping[Role, DatasetSummary]) -> float:
-        """Training, and one pass of the teacher; differentiating twice takes about as long again."""
-        samples = data[Role.TRAINING].samples if Role.TRAINING in data else 1000
-        teacher = samples * (model.macs or model.parameters) / MACS_PER_SECOND
-        return super().seconds(model, data) * (2 if self.gradients else 1) + teacher
+        """Differentiating twice takes about as long again."""
+        return super().seconds(model, data) * (2 if self.gradients else 1)
 
     def apply(self, model: "ir.Model", context: StepContext) -> StepOutcome:
+        from compression.distillation.lesson import Models, begin
         from compression.distillation.run import distill
-        from compression.distillation.starting import Models, begin
         from compression.training.run import repeatable
 
         models = Models(teacher=self.teacher, student=self.student, derive=self.derive)
@@ -139,9 +141,22 @@ class Distill(TrainingMethod):
         """What the student is, or is derived from."""
         if self.student is not None:
             return as_student(models[self.student], model) if self.student in models else model
-        if self.derive is not None and self.teacher is not None and self.teacher in models:
-            return as_student(models[self.teacher], model)
-        return model
+        return as_student(self._teacher(model, models), model) if self.derive is not None else model
+
+    def _teacher(self, model: ModelSummary, models: Mapping[str, ModelSummary]) -> ModelSummary:
+        """The job's original is about as large as the model that comes from it."""
+        return models.get(self.teacher, model) if self.teacher is not None else model
+
+    def _teacher_seconds(self, teacher: ModelSummary, data: Mapping[Role, DatasetSummary]) -> float:
+        """One pass over the data, with gradients there and back."""
+        samples = data[Role.TRAINING].samples if Role.TRAINING in data else 1000
+        passes = 1 + (BACKWARD if self.gradients else 0)
+        return passes * samples * (teacher.macs or teacher.parameters) / MACS_PER_SECOND
+
+    def _teacher_memory(self, teacher: ModelSummary) -> int:
+        """The stored model, a session, and what the session makes of the weights; a view where it needs one."""
+        view = training_memory(teacher, TEACHER_BATCH) - TORCH_BYTES if self.gradients else 0
+        return 3 * teacher.size_bytes + view
 
     def _misfits(self, model: ModelSummary, models: Mapping[str, ModelSummary]) -> Iterator[Problem]:
         for role in ("teacher", "student"):
@@ -155,12 +170,28 @@ class Distill(TrainingMethod):
                     where=role,
                     hint="it must take and give what the model does",
                 )
-        if self.gradients and self.teacher is not None and self.teacher in models:
-            yield from obstacle_problems(f"{self.method} with gradients", models[self.teacher])
+
+    def _unteachable(self, model: ModelSummary, models: Mapping[str, ModelSummary]) -> Iterator[Problem]:
+        """Where a teacher that is not the student's origin must be differentiated, and cannot."""
+        if self.gradients and self.derive is None and (self.teacher is not None or self.student is not None):
+            yield from obstacle_problems(f"{self.method} with gradients", self._teacher(model, models))
+
+    def _learns_from_labels(self, data: Mapping[Role, DatasetSummary]) -> bool:
+        training = data.get(Role.TRAINING)
+        return self.alpha < 1 and self.loss != "self" and training is not None and training.labelled
+
+    def _nothing_to_learn(self, data: Mapping[Role, DatasetSummary]) -> Iterator[Problem]:
+        if self.alpha == 0 and Role.TRAINING in data and not self._learns_from_labels(data):
+            yield Problem(
+                code="data_missing",
+                message="alpha 0 leaves the soft labels out, and there are no labels to learn from",
+                where="alpha",
+                hint="add an array named 'labels' to the training data, or give alpha a value above 0",
+            )
 
     def _unlabelled(self, data: Mapping[Role, DatasetSummary]) -> tuple[Problem, ...]:
         training = data.get(Role.TRAINING)
-        if training is None or training.labelled or self.alpha == 1:
+        if training is None or training.labelled or self.alpha in (0, 1) or self.loss == "self":
             return ()
         return (
             Problem(

@@ -126,10 +126,10 @@ def _reading(output: Array, name: str, kind: Kind, axis: int) -> Reading:
 def _imitate(model: "ir.Model", batches: Batches, context: StepContext) -> tuple[Objective, str]:
     """Learn from the job's original model; from the step's own where there is no other."""
     source = model if context.original is None else load(context.original, workdir=context.workdir)
-    teacher = Teacher(source, (), context)
     _, theirs = _look(source, batches, context)
     _, ours = _look(model, batches, context)
     read = read_outputs(theirs, task=None, asked=None)
+    teacher = Teacher(source, tuple(read), context)
     teacher.prepare(context.data[Role.TRAINING], lambda _: context.report(0.0, "asking the original model"))
     names = ", ".join(repr(name) for name in read)
     return (

@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from compression.distillation.hard import hard_labels, to_logits
-from compression.distillation.losses import soft_decisions, soft_labels, soft_values
+from compression.distillation.losses import hard_labels, soft_decisions, soft_labels, soft_values, to_logits
 from compression.distillation.readings import Reading
 from compression.distillation.teacher import Teacher
 from compression.errors import NotApplicable

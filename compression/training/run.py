@@ -82,11 +82,7 @@ def prepare(model: "ir.Model", settings: TrainingMethod, context: StepContext) -
         validation=settings.validation,
         seed=context.seed,
     )
-    view = load_for_training(model, settings, batches, context)
-    freeze_others(model, view, chosen)
-    held = held_statistics(view, chosen)
-    if held and settings.batch_norm == "auto":
-        view.batch_norm = "frozen"
+    view, held = learning_view(model, chosen, settings, batches, context)
     objective, note = choose_objective(model, settings, batches, context)
     first = next(batches.each(batches.training_rows))
     precision, notes = choose_precision(view, objective, settings, first)
@@ -95,12 +91,32 @@ def prepare(model: "ir.Model", settings: TrainingMethod, context: StepContext) -
         view=view,
         batches=batches,
         objective=objective,
-        constraints=(Held(view, held),) if held and view.batch_norm == "batch" else (),
+        constraints=held,
         chosen=chosen,
         keeper=Keeper(context.checkpoints),
         precision=precision,
         notes=[note, *notes],
     )
+
+
+def learning_view(
+    model: "ir.Model",
+    chosen: Sequence["Layer"],
+    settings: TrainingMethod,
+    batches: Batches,
+    context: StepContext,
+) -> tuple[TrainableGraph, tuple[Constraint, ...]]:
+    """The model as a view in which only the chosen layers learn, and what holds the statistics of the others.
+
+    Raises:
+        NotTrainable: see `load_for_training` and `freeze_others`.
+    """
+    view = load_for_training(model, settings, batches, context)
+    freeze_others(model, view, chosen)
+    held = held_statistics(view, chosen)
+    if held and settings.batch_norm == "auto":
+        view.batch_norm = "frozen"
+    return view, (Held(view, held),) if held and view.batch_norm == "batch" else ()
 
 
 def freeze_others(model: "ir.Model", view: TrainableGraph, chosen: Sequence["Layer"]) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from compression.distillation import losses
-from compression.distillation.hard import hard_labels, to_logits
+from compression.distillation.losses import hard_labels, to_logits
 from compression.distillation.readings import Reading
 
 RNG = np.random.default_rng(7)

@@ -7,16 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from compression.distillation.hard import hard_labels
-from compression.distillation.objective import (
-    Goals,
-    Held,
-    TeacherGradients,
-    distillation_loss,
-    score,
-)
+from compression.distillation.goals import Counterparts, Goals
+from compression.distillation.gradients import GRADIENT, TeacherGradients, score
+from compression.distillation.losses import hard_labels
+from compression.distillation.objective import distillation_loss
 from compression.distillation.readings import Reading
-from compression.distillation.teacher import GRADIENT, Teacher
+from compression.distillation.teacher import Teacher
 from compression.graph import load
 from compression.graph.trainable import TrainableGraph
 from compression.method import StepContext
@@ -31,12 +27,12 @@ EVERYTHING = Goals(
     soft=1.0,
     hard=1.0,
     features=1.0,
-    hints=(Held(student="relu2:out", teacher="relu2:out", student_axis=1, teacher_axis=1),),
+    hints=(Counterparts(student="relu2:out", teacher="relu2:out", student_axis=1, teacher_axis=1),),
     attention=1.0,
-    maps=(Held(student="relu1:out", teacher="relu1:out", student_axis=1, teacher_axis=1),),
+    maps=(Counterparts(student="relu1:out", teacher="relu1:out", student_axis=1, teacher_axis=1),),
     distance=1.0,
     angle=1.0,
-    related=Held(student="relu3:out", teacher="relu3:out", student_axis=1, teacher_axis=1),
+    related=Counterparts(student="relu3:out", teacher="relu3:out", student_axis=1, teacher_axis=1),
     gradients=1.0,
     differentiated=("image",),
 )
@@ -50,7 +46,7 @@ def answers(tmp_path: Path) -> dict[str, torch.Tensor]:
     )
     model = load(convolutional_network(tmp_path / "teacher.onnx", seed=1))
     gradients = TeacherGradients(TrainableGraph(model), LOGITS, ("image",))
-    teacher = Teacher(model, EVERYTHING.teacher_values, context, gradients=gradients)
+    teacher = Teacher(model, EVERYTHING.asked, context, gradients=gradients)
     return {name: torch.from_numpy(array) for name, array in teacher.compute(FEEDS, 20).items()}
 
 
