@@ -11,7 +11,7 @@ import onnx_ir as ir
 from compression.method import StepContext, StepOutcome
 from compression.methods.optimize_graph import OptimizeGraph
 
-ROUNDS = 40
+ROUNDS = 120
 ROUND_S = 0.05
 
 
