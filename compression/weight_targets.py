@@ -141,7 +141,32 @@ def reduction_axis(layer: "Layer", value: "ir.Value") -> int | None:
     place, path = _path(layer.node, value)
     if place is None:
         return None
-    axis = _input_axis(layer.node, place, len(value.shape or ()))
+    return _stored_axis(value, path, _input_axis(layer.node, place, len(value.shape or ())))
+
+
+def output_axis(layer: "Layer", value: "ir.Value") -> int | None:
+    """The axis of a stored weight that counts what its layer gives: output channels, N of a product, words.
+
+    Of a recurrent layer these are the rows of its gates. None where the weight is reshaped on its way to the
+    layer, or where it holds several groups' outputs side by side (transposed convolution in groups).
+    """
+    place, path = _path(layer.node, value)
+    rank = len(value.shape or ())
+    if place is None:
+        return None
+    kind = layer.node.op_type
+    if kind in ("Conv", "FusedConv", "Gather"):
+        return _stored_axis(value, path, 0)
+    if kind == "ConvTranspose":
+        groups = layer.node.attributes.get("group")
+        return None if groups is not None and groups.as_int() > 1 else _stored_axis(value, path, 1)
+    if kind in RECURRENT:
+        return _stored_axis(value, path, rank - 2)
+    return _stored_axis(value, path, 2 * rank - 3 - _input_axis(layer.node, place, rank))
+
+
+def _stored_axis(value: "ir.Value", path: Sequence["ir.Node"], axis: int) -> int | None:
+    """Where an axis of a layer's input lies in the stored tensor; None where it is reshaped in between."""
     for node in path:
         if node.op_type == "Transpose":
             order = node.attributes.get("perm")

@@ -23,6 +23,8 @@ from compression.training.settings import TrainingMethod
 
 REPORT_EVERY_S = 0.5
 OnEpoch = Callable[[Epoch], None]
+OnStep = Callable[[int, int, torch.optim.Optimizer], None]
+"""Hears the number of an optimizer step, from 0 on, how many there are in all, and the optimizer after it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,7 @@ def train(
     plan: Plan | None = None,
     keeper: Keeper | None = None,
     on_epoch: OnEpoch | None = None,
+    on_step: OnStep | None = None,
 ) -> TrainingRecord:
     """Trains the view's weights that require gradients, in place.
 
@@ -69,6 +72,8 @@ def train(
         plan: epochs and part of the schedule; by default all that the settings say.
         keeper: where checkpoints go; by default the context's, with nothing of the method's own.
         on_epoch: hears of each epoch once it is measured.
+        on_step: called after each optimizer step and before the constraints hold; it may move weights, as a
+            proximal step does. What it remembers belongs into the keeper's `method`.
 
     Raises:
         NotApplicable: the loss was no longer finite before an epoch was done.
@@ -84,6 +89,7 @@ def train(
         plan=plan or Plan(epochs=settings.epochs),
         keeper=keeper or Keeper(context.checkpoints),
         on_epoch=on_epoch or (lambda _: None),
+        on_step=on_step or (lambda *_: None),
     )
     return run.go()
 
@@ -99,6 +105,7 @@ class _Run:
     plan: Plan
     keeper: Keeper
     on_epoch: OnEpoch
+    on_step: OnStep
     best: dict[str, Tensor] = field(default_factory=dict)
     epoch: int = 1
     position: int = 0
@@ -190,6 +197,7 @@ class _Run:
             group["lr"] = rate
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        self.on_step(self.record.steps, self.total_steps, self.optimizer)
         for constraint in self.constraints:
             constraint.apply(self.view)
 

@@ -53,6 +53,23 @@ def rate_of_step(step: int, steps: int, span: tuple[float, float], settings: Tra
     return rate_at(before, settings)
 
 
+def step_size(optimizer: torch.optim.Optimizer, weight: nn.Parameter) -> Tensor | float:
+    """By what a steady gradient of the weight is multiplied in one step of the optimizer, after its first.
+
+    SGD: r / (1 - momentum). Adam and AdamW: r / (sqrt(v) + eps) for each entry, where v is the second moment freed
+    of its bias (Kingma and Ba 2015, arXiv:1412.6980, algorithm 1).
+    """
+    group = next(g for g in optimizer.param_groups if any(weight is other for other in g["params"]))
+    rate = float(group["lr"])
+    if "betas" not in group:
+        return rate / (1 - float(group["momentum"]))
+    state = optimizer.state.get(weight, {})
+    if "exp_avg_sq" not in state:
+        return rate
+    freed: Tensor = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
+    return rate / (freed.sqrt() + float(group["eps"]))
+
+
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """What the optimizer remembers, as tensors by `number of the weight:name`."""
     state = optimizer.state_dict()["state"]
