@@ -115,7 +115,7 @@ def test_a_killed_workers_step_goes_on_from_its_checkpoint(place, model, tmp_pat
 def test_training_that_was_killed_ends_with_the_same_weights(place, model, tmp_path):
     """As those of an undisturbed run, bit for bit, and they are not those it began with."""
     data = {"training": place.ready(save_labelled(tmp_path / "train.npz"), AssetKind.DATASET)}
-    steps = [{"method": "finetune", "epochs": 60, "batch_size": 16}]
+    steps = [{"method": "finetune", "epochs": 16, "batch_size": 16}]
     killed = run_killed(place, "worker", model, steps, data=data)
     forget_results(place)
     undisturbed = place.submit(model, steps, data=data)
