@@ -33,6 +33,8 @@ class Lesson:
 
     student: "ir.Model"
     teacher: "ir.Model"
+    taught_by: str
+    """Which model the teacher is, in words."""
     derivation: Derivation
     chosen: frozenset[str]
     """Names of the student's layers that learn."""
@@ -63,7 +65,7 @@ def begin(
         DataMismatch: the training data does not fit the model.
         DataMissing: labels are all that counts, and there are none.
     """
-    teacher = _teacher(model, models, context)
+    teacher, taught_by = _teacher(model, models, context)
     student = _student(model, teacher, models, context)
     chosen = frozenset(layer.name for layer in select(student, settings))
     batches = Batches(
@@ -77,6 +79,7 @@ def begin(
     lesson = Lesson(
         student=student,
         teacher=teacher,
+        taught_by=taught_by,
         derivation=Derivation(),
         chosen=chosen,
         wishes=wishes,
@@ -99,12 +102,12 @@ def _derived(lesson: Lesson, settings: Derive) -> Lesson:
     return replace(lesson, derivation=found)
 
 
-def _teacher(model: "ir.Model", models: Models, context: StepContext) -> "ir.Model":
+def _teacher(model: "ir.Model", models: Models, context: StepContext) -> tuple["ir.Model", str]:
     if models.teacher is not None:
-        return other_model(models.teacher, model, "teacher", context)
+        return other_model(models.teacher, model, "teacher", context), models.teacher
     if models.student is None and models.derive is None and context.original is not None:
-        return load(context.original, workdir=context.workdir)
-    return model
+        return load(context.original, workdir=context.workdir), "the job's original model"
+    return model, "the model as this step found it"
 
 
 def _student(model: "ir.Model", teacher: "ir.Model", models: Models, context: StepContext) -> "ir.Model":

@@ -103,7 +103,7 @@ def distillation_loss(
         for name, value in feeds.items()
     }
     rows = len(next(iter(answers.values())))
-    found = {name: value[:rows] for name, value in view(differentiable, goals.taps).items()}
+    found = {name: _single(value[:rows]) for name, value in view(differentiable, goals.taps).items()}
     now = Compared(goals=goals, found=found, answers=answers, on_labels=on_labels, feeds=differentiable)
     terms = {name: (weight, term) for name, (weight, term) in _terms(goals).items() if weight > 0}
     parts = {name: term(now) for name, (_, term) in terms.items()}
@@ -181,8 +181,14 @@ def _gradients(now: Compared) -> Tensor:
     inputs = [now.feeds[name] for name in goals.differentiated]
     own = torch.autograd.grad(summed, inputs, create_graph=torch.is_grad_enabled())
     wanted = [now.answers[GRADIENT + name] for name in goals.differentiated]
-    pairs = [losses.gradients(one[: now.samples], other) for one, other in zip(own, wanted, strict=True)]
+    both = zip(own, wanted, strict=True)
+    pairs = [losses.gradients(_single(one[: now.samples]), other) for one, other in both]
     return torch.stack(pairs).mean()
+
+
+def _single(value: Tensor) -> Tensor:
+    """Floats as float32, as the teacher's answers are."""
+    return value.float() if value.is_floating_point() else value
 
 
 def _as_tensor(array: np.ndarray, device: torch.device) -> Tensor:

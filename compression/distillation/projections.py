@@ -7,6 +7,7 @@ import onnx_ir as ir
 
 from compression.distillation.features import Feature
 from compression.distillation.matching import Match
+from compression.graph import infer_shapes
 from compression.graph.naming import namer
 
 NAME = "distillation:projection"
@@ -37,7 +38,7 @@ class Projections:
             return student.value
         fresh = namer(model)
         source = _value(model, student.value)
-        dtype = source.dtype or ir.DataType.FLOAT
+        dtype = _dtype(model, source)
         weight = _weight(student, teacher, rng, fresh(f"{NAME}:weight"), dtype)
         model.graph.register_initializer(weight)
         kind = "Conv" if _is_map(student) else "MatMul"
@@ -73,6 +74,12 @@ def _weight(
     array = (rng.normal(size=shape) / np.sqrt(student.channels)).astype(dtype.numpy())
     tensor = ir.Tensor(array, dtype=dtype, name=name)
     return ir.Value(name=name, const_value=tensor, shape=ir.Shape(shape), type=ir.TensorType(dtype))
+
+
+def _dtype(model: ir.Model, value: ir.Value) -> ir.DataType:
+    if value.dtype is None:
+        infer_shapes(model)
+    return value.dtype or ir.DataType.FLOAT
 
 
 def _value(model: ir.Model, name: str) -> ir.Value:

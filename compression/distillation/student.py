@@ -99,8 +99,12 @@ def _notes(
         told = ", ".join(f"{block.name} ({block.error:.2g})" for block in dropped)
         yield f"residual blocks dropped, with the relative error that each alone makes: {told}"
     if counts:
-        yield f"{sum(counts.values()):,} channels of {len(counts)} groups left the student"
+        yield f"{_count(sum(counts.values()), 'channel')} of {_count(len(counts), 'group')} left the student"
     elif settings.width < 1:
         yield "no channels left the student: all groups touch layers that are not selected"
     if fresh:
-        yield f"{len(fresh)} layers begin with random weights"
+        yield f"random weights to begin with: {_count(len(fresh), 'layer')}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

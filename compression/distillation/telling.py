@@ -19,7 +19,7 @@ SHOWN_PAIRS = 4
 def notes(lesson: Lesson, learned: Study) -> Iterator[str]:
     """How large the student is, how it was made, and what it learned from."""
     student, teacher = parameters(lesson.student), parameters(lesson.teacher)
-    yield f"the student has {student:,} parameters, the teacher {teacher:,}"
+    yield f"the student has {student:,} parameters, its teacher {teacher:,}: {lesson.taught_by}"
     yield from lesson.derivation.notes
     yield f"learned from {'; '.join(_sources(learned))}"
     if lesson.wishes.alpha < 1 and not lesson.labels_count:

@@ -62,7 +62,9 @@ class TrainingRecord:
     def words(self) -> str:
         """For the report."""
         done = sum(epoch.number > 0 for epoch in self.epochs)
-        parts = [f"{done} epochs, {self.steps:,} steps"]
+        parts = [
+            f"{done} epoch{'' if done == 1 else 's'}, {self.steps:,} step{'' if self.steps == 1 else 's'}"
+        ]
         if self.stopped_early:
             parts.append("stopped early")
         if self.diverged:

@@ -74,6 +74,7 @@ def test_the_original_teaches_what_earlier_steps_left(tmp_path: Path) -> None:
     assert np.abs(logits(outcome.model, image=pixels) - wanted).mean() < hurt / 2
     np.testing.assert_array_equal(arrays(outcome.model)["first.w"] == 0, zero)
     assert "70.0% zeros" in outcome.layers[0].note
+    assert outcome.notes[0].endswith("the job's original model")
 
 
 def test_another_model_teaches(tmp_path: Path) -> None:
@@ -87,6 +88,7 @@ def test_another_model_teaches(tmp_path: Path) -> None:
         tmp_path, mlp(tmp_path / "m"), noise, teacher=TEACHER, models={TEACHER: path}, alpha=1, epochs=8
     )
     assert accuracy(outcome.model, pixels[1200:], labels[1200:]) > 0.9
+    assert outcome.notes[0].endswith(TEACHER)
 
 
 def trained(folder: Path) -> ir.Model:
@@ -117,7 +119,10 @@ def test_a_student_of_another_architecture_takes_the_models_place(tmp_path: Path
     assert [value.name for value in (*graph.inputs, *graph.outputs)] == ["image", "logits"]
     assert [layer.layer for layer in outcome.layers] == ["first", "last"]
     assert outcome.details["parameters"] == {"student": 64 * 6 + 6 + 70, "teacher": 6610}
-    assert outcome.notes[0] == "the student has 460 parameters, the teacher 6,610"
+    assert (
+        outcome.notes[0]
+        == "the student has 460 parameters, its teacher 6,610: the model as this step found it"
+    )
     assert same(arrays(teacher), before)
     assert not same(arrays(outcome.model), arrays(load(path)))
 
@@ -400,6 +405,34 @@ def token_model(path: Path, width: int) -> Path:
     return path
 
 
+@pytest.mark.parametrize("kind", [np.float64, np.float16])
+def test_other_float_types(tmp_path: Path, kind: type[np.floating[Any]]) -> None:
+    """Of which the projections are too; what is learned goes back in the type that was stored."""
+    pixels, labels = digits()
+    teacher = stored_as(residual_network(tmp_path / "t.onnx"), kind)
+    student = stored_as(residual_network(tmp_path / "s.onnx", width=6, seed=1), kind)
+    outcome = taught(
+        tmp_path,
+        load(teacher),
+        dataset(tmp_path / "d", image=pixels[:150].astype(kind), labels=labels[:150]),
+        student=STUDENT,
+        models={STUDENT: student},
+        **{"features": {}, "relations": {}, "gradients": 0.5, "validation": 0},
+    )
+    assert {array.dtype for array in arrays(outcome.model).values()} == {np.dtype(kind)}
+    assert any(layer.changed for layer in outcome.layers)
+
+
+def stored_as(path: Path, kind: type[np.floating[Any]]) -> Path:
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(kind), tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    onnx.save(model, path)
+    return path
+
+
 def test_shared_values_stay_shared(tmp_path: Path) -> None:
     model = mlp(tmp_path / "m")
     value = model.graph.initializers["first.w"]
@@ -551,3 +584,31 @@ def test_gradients_need_a_teacher_that_can_be_differentiated(tmp_path: Path) -> 
 def test_a_student_is_named_or_made_not_both() -> None:
     with pytest.raises(ValueError, match="either student or derive"):
         Distill(student=STUDENT, derive={"width": 0.5})  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_a_teacher_is_worth_more_than_few_labels(tmp_path: Path) -> None:
+    """A small student of 120 digits, on five draws of them: soft labels beat hard ones alone by three points.
+
+    Measured: 89 % against 83 %; the teacher has 95 %. Five draws spread by four points, so their mean by two.
+    """
+    path = stored(tmp_path / "t", trained(tmp_path))
+    found = {alpha: np.mean([few(tmp_path, path, alpha, seed) for seed in range(5)]) for alpha in (0.0, 0.9)}
+    assert found[0.9] > found[0.0] + 0.03
+
+
+def few(folder: Path, teacher: Path, alpha: float, seed: int) -> float:
+    """Accuracy on digits that neither has seen."""
+    pixels, labels = digits()
+    rows = np.random.default_rng(seed).permutation(1200)[:120]
+    here = folder / f"{alpha}.{seed}"
+    outcome = taught(
+        here,
+        mlp(here / "student", hidden=12),
+        dataset(here / "data", image=pixels[rows], labels=labels[rows]),
+        teacher=TEACHER,
+        models={TEACHER: teacher},
+        seed=seed,
+        **{"alpha": alpha, "epochs": 60, "batch_size": 16},
+    )
+    return accuracy(outcome.model, pixels[1200:], labels[1200:])
