@@ -26,8 +26,10 @@ def derived_summary(teacher: ModelSummary, settings: Derive, kept: Iterable[str]
         if layer.name not in untouched
     }
     narrowed = teacher.with_layers(changed.values())
-    inner = sum(layer.size_bytes for layer in changed.values() if layer.name not in ends)
-    gone = round((1 - settings.depth) * inner)
+    inner = [layer for layer in changed.values() if layer.name not in ends]
+    gone = round((1 - settings.depth) * sum(layer.size_bytes for layer in inner))
+    macs = sum((changed.get(layer.name, layer).macs or 0) - (layer.macs or 0) for layer in teacher.layers)
+    macs -= round((1 - settings.depth) * sum(layer.macs or 0 for layer in inner))
     share = (narrowed.weight_bytes - gone) / max(teacher.weight_bytes, 1)
     return narrowed.model_copy(
         update={
@@ -35,7 +37,7 @@ def derived_summary(teacher: ModelSummary, settings: Derive, kept: Iterable[str]
             "weight_bytes": max(narrowed.weight_bytes - gone, 0),
             "parameters": round(teacher.parameters * share),
             "nonzero_parameters": round(teacher.nonzero_parameters * share),
-            "macs": None if teacher.macs is None else round(teacher.macs * share),
+            "macs": None if teacher.macs is None else max(teacher.macs + macs, 0),
         }
     )
 
@@ -46,21 +48,27 @@ def as_student(student: ModelSummary, model: ModelSummary) -> ModelSummary:
 
 
 def _narrowed(layer: LayerSummary, width: float, ends: tuple[str, str]) -> LayerSummary:
-    factor = (1.0 if layer.name == ends[0] else width) * (1.0 if layer.name == ends[1] else width)
-    weights = tuple(_scaled(weight, factor if len(weight.shape) > 1 else width) for weight in layer.weights)
-    return layer.model_copy(
-        update={"weights": weights, "macs": None if layer.macs is None else round(layer.macs * factor)}
+    first = 1.0 if layer.name == ends[0] or _is_depthwise(layer) else width
+    last = 1.0 if layer.name == ends[1] else width
+    weights = tuple(
+        _scaled(weight, first * last if len(weight.shape) > 1 else last) for weight in layer.weights
     )
+    macs = None if layer.macs is None else round(layer.macs * first * last)
+    return layer.model_copy(update={"weights": weights, "macs": macs})
+
+
+def _is_depthwise(layer: LayerSummary) -> bool:
+    """Its kernels have one input channel each, however many there are."""
+    return "Conv" in layer.op_type and layer.weight.shape[1:2] == (1,)
 
 
 def _scaled(weight: WeightSummary, factor: float) -> WeightSummary:
     """Fewer elements along the first axis stand for all that leave."""
-    first = max(1, round(weight.shape[0] * factor)) if weight.shape else 1
-    share = first / max(weight.shape[0], 1) if weight.shape else 1.0
+    shape = (max(1, round(weight.shape[0] * factor)), *weight.shape[1:]) if weight.shape else ()
     return weight.model_copy(
         update={
-            "shape": (first, *weight.shape[1:]) if weight.shape else (),
-            "size_bytes": round(weight.size_bytes * share),
-            "zeros": round(weight.zeros * share),
+            "shape": shape,
+            "size_bytes": round(weight.size_bytes * factor) if weight.shape else weight.size_bytes,
+            "zeros": round(weight.zeros * factor),
         }
     )

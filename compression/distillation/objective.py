@@ -103,7 +103,8 @@ def distillation_loss(
         for name, value in feeds.items()
     }
     rows = len(next(iter(answers.values())))
-    found = {name: _single(value[:rows]) for name, value in view(differentiable, goals.taps).items()}
+    given = view(differentiable, goals.taps)
+    found = {name: _single(given[name][:rows]) for name in (*goals.student, *goals.taps)}
     now = Compared(goals=goals, found=found, answers=answers, on_labels=on_labels, feeds=differentiable)
     terms = {name: (weight, term) for name, (weight, term) in _terms(goals).items() if weight > 0}
     parts = {name: term(now) for name, (_, term) in terms.items()}
