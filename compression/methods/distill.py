@@ -70,7 +70,10 @@ class Distill(TrainingMethod):
         description="makes the student from the teacher; with neither this nor `student` the model itself learns",
     )
     temperature: float = Field(
-        4.0, ge=1, le=100, description="T: divides the logits of both before the softmax"
+        4.0,
+        ge=1,
+        le=100,
+        description="T: divides the logits of both before the softmax; between 2 and 8 little changes",
     )
     alpha: float = Field(
         0.9, ge=0, le=1, description="weight of the soft labels; labels get the rest, 1 leaves them out"
