@@ -48,7 +48,7 @@ def _section(name: str, method: type[Method]) -> str:
         "",
         f"{method.title}",
         "",
-        f"Needs data: {needs}. Changes: {', '.join(method.changes)}.",
+        f"Needs data: {needs}. Changes: {', '.join(method.changes) or 'nothing, the model passes through'}.",
     ]
     if method.source:
         parts += ["", f"Source: {method.source}"]

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 ROWS_BYTES = 2 * 2**30
 """What the rows may take on disk; of samples with many positions then fewer are drawn, each by lot."""
+MOST_ROWS = 4_000_000
+"""Rows to learn from, so that their order in every epoch stays small in memory; of samples there may be more."""
 HELD_OUT_BYTES = 256 * 2**20
 BATCH = 64
 
@@ -151,7 +153,7 @@ class _Writer:
     def __init__(self, first: Array, stream: Stream, unit: Unit, learned: int, workdir: Path) -> None:
         shape = first.shape[1:] or (1,)
         self.layout = choose_layout(shape, stream.axis((len(first), *shape)[1:]), unit)
-        room = ROWS_BYTES // (4 * self.layout.features * learned)
+        room = min(ROWS_BYTES // (4 * self.layout.features * learned), MOST_ROWS // learned)
         self._drawn = max(1, min(self.layout.positions, room))
         self._rows = np.lib.format.open_memmap(
             workdir / "rows.npy",

@@ -32,8 +32,11 @@ class Part(Protocol):
     def resistance(self, optimizer: Optimizer) -> Tensor:
         """The least strength that brings each to zero in one step, [size]."""
 
-    def shrink(self, optimizer: Optimizer, strength: float) -> None:
-        """The proximal step that belongs to the optimizer's last one, in place."""
+    def shrink(self, optimizer: Optimizer, strength: float, spared: Tensor | None = None) -> None:
+        """The proximal step that belongs to the optimizer's last one, in place.
+
+        Where `spared` [size] is True, nothing vanishes: what would, stays as it is in this step.
+        """
 
     def keep(self, kept: Tensor) -> None:
         """Sets to zero where `kept` [size] is False."""
@@ -65,9 +68,12 @@ class Weights:
         return (self.weight.abs() / step_size(optimizer, self.weight)).reshape(-1)
 
     @torch.no_grad()
-    def shrink(self, optimizer: Optimizer, strength: float) -> None:
+    def shrink(self, optimizer: Optimizer, strength: float, spared: Tensor | None = None) -> None:
         step = ridge if self.squared else soft_threshold
-        self.weight.copy_(step(self.weight, strength * step_size(optimizer, self.weight)))
+        after = step(self.weight, strength * step_size(optimizer, self.weight))
+        if spared is not None:
+            after = torch.where((after == 0) & spared.reshape(after.shape), self.weight, after)
+        self.weight.copy_(after)
 
     @torch.no_grad()
     def keep(self, kept: Tensor) -> None:
@@ -146,12 +152,15 @@ class Units:
         )
 
     @torch.no_grad()
-    def shrink(self, optimizer: Optimizer, strength: float) -> None:
+    def shrink(self, optimizer: Optimizer, strength: float, spared: Tensor | None = None) -> None:
         strength *= sqrt(self.entries)
         groups = [(part.gathered(part.weight), part.sizes(optimizer)) for part in self.slices]
         norms = group_norms(groups, strength)[:, None]
         for part, (values, size) in zip(self.slices, groups, strict=True):
-            part.scattered(values * (norms / (norms + strength * size)))
+            after = values * (norms / (norms + strength * size))
+            if spared is not None:
+                after = torch.where((norms == 0) & spared[:, None], values, after)
+            part.scattered(after)
 
     @torch.no_grad()
     def keep(self, kept: Tensor) -> None:

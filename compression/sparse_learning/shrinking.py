@@ -43,8 +43,8 @@ class Shrinking:
             self._cut_to(self.sparsity)
             return
         for scope, strength in zip(self.scopes, self.strengths, strict=False):
-            for part in scope:
-                part.shrink(optimizer, strength)
+            for part, spared in zip(scope, self._spared(scope), strict=True):
+                part.shrink(optimizer, strength, spared)
         if last and self.threshold is not None:
             for part in (part for scope in self.scopes for part in scope):
                 part.keep(part.magnitudes() >= self.threshold)
@@ -65,14 +65,25 @@ class Shrinking:
             course = Course(start=plain["densities"][index], end=1 - self.sparsity)
             plain["strengths"][index] *= course.factor(density(scope), done / steps)
 
+    def _spared(self, scope: Sequence[Part]) -> Sequence[Tensor | None]:
+        """Of units, those that the target leaves: one that is zero may get no gradient and never come back."""
+        if self.sparsity is None or not all(part.needs_one for part in scope):
+            return [None] * len(scope)
+        return _largest(scope, self.sparsity)
+
     def _cut_to(self, sparsity: float) -> None:
         """In place of the last proximal step: what the optimizer has just moved is ranked, zeros included."""
         for scope in self.scopes:
-            lines = [ranks(part) for part in scope]
-            cut = cut_of(lines, sparsity)
-            for index, (part, line) in enumerate(zip(scope, lines, strict=True)):
-                chosen = cut.mask(line.cpu().numpy(), index)
-                part.keep(torch.from_numpy(~chosen).to(line.device))
+            for part, kept in zip(scope, _largest(scope, sparsity), strict=True):
+                part.keep(kept)
+
+
+def _largest(scope: Sequence[Part], sparsity: float) -> list[Tensor]:
+    """What stays of each part where this share of all of them goes, the smallest."""
+    lines = [ranks(part) for part in scope]
+    cut = cut_of(lines, sparsity)
+    chosen = (cut.mask(line.cpu().numpy(), index) for index, line in enumerate(lines))
+    return [torch.from_numpy(~mask).to(line.device) for mask, line in zip(chosen, lines, strict=True)]
 
 
 def masks(parts: Sequence[Part]) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from compression.training.keeping import Keeper, State
 from compression.training.objectives import Objective
 from compression.training.optimizing import make_optimizer, optimizer_tensors, rate_of_step, restore_optimizer
 from compression.training.record import Epoch, TrainingRecord
-from compression.training.settings import TrainingMethod
+from compression.training.settings import LearningMethod
 
 REPORT_EVERY_S = 0.5
 OnEpoch = Callable[[Epoch], None]
@@ -48,7 +48,7 @@ def train(
     view: TrainableGraph,
     objective: Objective,
     batches: Batches,
-    settings: TrainingMethod,
+    settings: LearningMethod,
     context: StepContext,
     *,
     constraints: Sequence[Constraint] = (),
@@ -99,7 +99,7 @@ class _Run:
     view: TrainableGraph
     objective: Objective
     batches: Batches
-    settings: TrainingMethod
+    settings: LearningMethod
     context: StepContext
     constraints: Sequence[Constraint]
     plan: Plan

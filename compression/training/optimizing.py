@@ -6,10 +6,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from compression.training.settings import TrainingMethod
+from compression.training.settings import LearningMethod
 
 
-def make_optimizer(weights: Mapping[str, nn.Parameter], settings: TrainingMethod) -> torch.optim.Optimizer:
+def make_optimizer(weights: Mapping[str, nn.Parameter], settings: LearningMethod) -> torch.optim.Optimizer:
     """Of the weights that require gradients; only those of two axes or more decay."""
     learning = [weight for weight in weights.values() if weight.requires_grad]
     groups = [
@@ -23,7 +23,7 @@ def make_optimizer(weights: Mapping[str, nn.Parameter], settings: TrainingMethod
     return kind(groups, lr=rate, betas=(settings.momentum, 0.999))
 
 
-def rate_at(share: float, settings: TrainingMethod) -> float:
+def rate_at(share: float, settings: LearningMethod) -> float:
     """The learning rate once this share of all steps is done, in 0..1.
 
     Rises linearly in the warm-up (Goyal et al. 2017, arXiv:1706.02677, section 2.2), then stays, falls along half
@@ -41,7 +41,7 @@ def rate_at(share: float, settings: TrainingMethod) -> float:
     return settings.learning_rate * factor[settings.schedule]
 
 
-def rate_of_step(step: int, steps: int, span: tuple[float, float], settings: TrainingMethod) -> float:
+def rate_of_step(step: int, steps: int, span: tuple[float, float], settings: LearningMethod) -> float:
     """The learning rate of step number `step` of `steps`, which go through that part of the schedule.
 
     The first step of a warm-up is already more than 0, and the one after it is at the top.

@@ -13,11 +13,10 @@ Loss = Literal["auto", "cross_entropy", "binary_cross_entropy", "mse", "mae", "s
 EPOCHS = Field(10, ge=1, le=10_000, description="passes over the training data")
 
 
-class TrainingMethod(Method):
-    """A method that trains the model. `layers` are those whose weights learn; the others stay to the bit."""
+class LearningMethod(Method):
+    """A method in which something learns in batches: the model, or what it makes beside it."""
 
     needs: ClassVar[frozenset[Role]] = frozenset({Role.TRAINING})
-    changes: ClassVar[tuple[Change, ...]] = ("values",)
 
     epochs: int = EPOCHS
     batch_size: int = Field(
@@ -49,13 +48,6 @@ class TrainingMethod(Method):
     clip_gradients: float | None = Field(
         None, gt=0, le=1e6, description="largest L2 norm of all gradients together; null clips nothing"
     )
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each label spread over the classes")
-    loss: Loss = Field(
-        "auto",
-        description="auto takes what labels and outputs tell: cross-entropy for class numbers, binary "
-        "cross-entropy for labels of 0 and 1 in the output's shape, else mean squared error; without labels, "
-        "and with `self`, the original model's outputs are what is learned",
-    )
     validation: float = Field(
         0.1,
         ge=0,
@@ -66,6 +58,20 @@ class TrainingMethod(Method):
     patience: int | None = Field(
         None, ge=1, le=10_000, description="stop after so many epochs without a better one; null never does"
     )
+
+
+class TrainingMethod(LearningMethod):
+    """A method that trains the model. `layers` are those whose weights learn; the others stay to the bit."""
+
+    changes: ClassVar[tuple[Change, ...]] = ("values",)
+
+    loss: Loss = Field(
+        "auto",
+        description="auto takes what labels and outputs tell: cross-entropy for class numbers, binary "
+        "cross-entropy for labels of 0 and 1 in the output's shape, else mean squared error; without labels, "
+        "and with `self`, the original model's outputs are what is learned",
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="share of each label spread over the classes")
     batch_norm: Literal["auto", "batch", "frozen"] = Field(
         "auto",
         description="whether BatchNormalization learns its statistics anew from the batches; auto does where "
