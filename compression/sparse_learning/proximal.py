@@ -12,6 +12,8 @@ from torch import Tensor
 
 ROUNDS = 6
 """Newton's steps for a group's norm; the function is almost straight, so they end at float32's precision."""
+SMALLEST = 1e-18
+"""Its square is still a float32."""
 
 Size = Tensor | float
 
@@ -26,29 +28,42 @@ def ridge(values: Tensor, by: Size) -> Tensor:
     return values / (1 + by)
 
 
-def group_norms(groups: Sequence[tuple[Tensor, Size]], strengths: float) -> Tensor:
+def group_norms(groups: Sequence[tuple[Tensor, Size]], strength: float) -> Tensor:
     """The norm of each group after the proximal step of h = strength * |w|, [groups]; 0 where it vanishes.
 
     With sizes s_i the result is v_i = w_i r / (r + strength s_i), where its norm r solves
     sum (w_i / (r + strength s_i))^2 = 1; there is none above 0, and the group is zero, where the sum at 0 is 1 or
-    less. Newton's method on one over the root of that sum comes from below and never passes the solution.
+    less. Newton's method on one over the root of that sum begins at |w| - strength max(s), below the solution,
+    and never passes it.
 
     Args:
         groups: pieces of all groups, values [groups, n], with sizes of that shape or one number.
-        strengths: of the penalty.
+        strength: of the penalty.
     """
-    norms = torch.zeros(len(groups[0][0]), dtype=groups[0][0].dtype, device=groups[0][0].device)
-    alive = _sums(groups, strengths, norms, 2) > 1
+    before = torch.stack([values.square().sum(dim=1) for values, _ in groups]).sum(dim=0).sqrt()
+    sizes = {size for _, size in groups if not isinstance(size, Tensor)}
+    if len(sizes) == 1 and not any(isinstance(size, Tensor) for _, size in groups):
+        return (before - strength * sizes.pop()).clamp(min=0)
+    largest = torch.stack([_largest(size, before) for _, size in groups]).amax(dim=0)
+    alive = _sums(groups, strength, torch.zeros_like(before), 2) > 1
+    norms = (before - strength * largest).clamp(min=0)
     for _ in range(ROUNDS):
-        squares, cubes = (_sums(groups, strengths, norms, power) for power in (2, 3))
-        step = squares * (squares.sqrt() - 1) / cubes.clamp(min=torch.finfo(cubes.dtype).tiny)
-        norms = torch.where(alive, norms + step, norms)
-    return norms
+        squares, cubes = (_sums(groups, strength, norms, power) for power in (2, 3))
+        norms = norms + squares * (squares.sqrt() - 1) / cubes.clamp(min=SMALLEST)
+    # Where sizes are too small to be told from nothing, so is the step.
+    norms = torch.where(torch.isfinite(norms) & (norms > 0), norms, before)
+    return torch.where(alive, norms, torch.zeros_like(norms))
+
+
+def _largest(size: Size, like: Tensor) -> Tensor:
+    return size.amax(dim=1) if isinstance(size, Tensor) else torch.full_like(like, size)
 
 
 def _sums(groups: Sequence[tuple[Tensor, Size]], strength: float, norms: Tensor, power: int) -> Tensor:
-    """sum w^2 / (r + strength s)^power of each group."""
+    """sum w^2 / (r + strength s)^power of each group, power being 2 or 3."""
     total = torch.zeros_like(norms)
     for values, size in groups:
-        total += (values.square() / (norms[:, None] + strength * size) ** power).sum(dim=1)
+        held = (norms[:, None] + strength * size).clamp(min=SMALLEST)
+        terms = (values / held).square()
+        total += (terms if power == 2 else terms / held).sum(dim=1)
     return total

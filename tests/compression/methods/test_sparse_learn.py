@@ -127,6 +127,24 @@ def _outputs(after: dict[str, np.ndarray]) -> int:
     return int(after["last.w"].shape[1] == 10)
 
 
+def test_units_that_are_gone_can_be_cut_without_a_trace(tmp_path: Path) -> None:
+    from compression.graph.channels import cut, find_groups
+    from compression.runtime import open_session, run
+
+    data = digits_data(tmp_path / "d", images=True)
+    model = learned(
+        tmp_path, convolutions(tmp_path / "m"), data, penalty="group_lasso", sparsity=0.5, debias_epochs=1
+    ).model
+    pixels = digits()[0][:20].reshape(-1, 1, 8, 8)
+    (before,) = run(open_session(model, device="cpu", threads=1), {"image": pixels}).values()
+    (group,) = find_groups(model).groups
+    gone = _empty(arrays(model)["one.w"], 0)
+    cut(model, {group.id: gone})
+    assert arrays(model)["two.w"].shape == (4, 4, 3, 3)
+    (after,) = run(open_session(model, device="cpu", threads=1), {"image": pixels}).values()
+    np.testing.assert_allclose(after, before, rtol=1e-5, atol=1e-5)
+
+
 def test_one_unit_stays_in_each_group(tmp_path: Path) -> None:
     outcome = learned(tmp_path, penalty="group_lasso", sparsity=0.99)
     assert outcome.details["members"] == {

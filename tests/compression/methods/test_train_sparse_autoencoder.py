@@ -286,3 +286,20 @@ def test_sizes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         learned(tmp_path, model, data, layer="conv1", active=60)
     with pytest.raises(NotApplicable, match="rows of 1 features"):
         learned(tmp_path / "one", model, data, array="one")
+
+
+def test_a_job_gives_both_files_beside_the_same_model(tmp_path: Path) -> None:
+    """And a later step works on the model as it was."""
+    from tests.compression.models import save_dataset
+    from tests.compression.test_pipeline import execute, job
+
+    steps = [
+        {"method": "train_sparse_autoencoder", "layer": "conv2", "hidden": 8, "active": 2, "epochs": 1},
+        {"method": "prune_magnitude", "sparsity": 0.5},
+    ]
+    training = save_dataset(tmp_path / "data")
+    result, _ = execute(job(tmp_path, steps, data={Role.TRAINING: training}))
+    made = {file.name: tmp_path / "job" / file.path for file in result.outputs}
+    assert {"encoder.onnx", "decoder.onnx", "model.onnx"} <= set(made)
+    session = ort.InferenceSession(made["encoder.onnx"], providers=["CPUExecutionProvider"])
+    assert session.run(None, {"r2": np.ones((3, 8, 8, 8), np.float32)})[0].shape == (3, 8, 8, 8)

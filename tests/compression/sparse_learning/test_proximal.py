@@ -51,6 +51,17 @@ def test_groups_with_a_step_size_for_each_entry_are_at_the_minimum(strength: flo
     np.testing.assert_allclose(pull[~gone], strength * direction, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e-14, 1e-9])
+def test_steps_of_next_to_nothing_leave_groups_as_they_are(size: float) -> None:
+    """As at the end of a cosine; in float32, with entries that are zero."""
+    rows = torch.from_numpy(RNG.normal(size=(5, 4)).astype(np.float32))
+    rows[0] = 0
+    rows[1, 2:] = 0
+    expected = np.linalg.norm(rows.numpy(), axis=1)
+    for sizes in (size, torch.full_like(rows, size)):
+        np.testing.assert_allclose(group_norms([(rows, sizes)], 1e-3).numpy(), expected, rtol=1e-5)
+
+
 def stepped(kind: type[torch.optim.Optimizer], gradient: Tensor, steps: int, **options: float) -> Tensor:
     """How far a weight moves in the last of so many steps with one gradient, per unit of gradient."""
     weight = nn.Parameter(torch.zeros_like(gradient))
