@@ -1,5 +1,6 @@
 """Tells how far a job is: one number for the whole from the parts, and an estimate of the time left."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -8,7 +9,8 @@ from compression.job import Event, Progress
 QUIET_S = 0.2
 """Progress that follows more closely than this is not told, unless it ends a part."""
 TRUST = 0.05
-"""From this share on, the time already spent says more than the forecast."""
+TRUST_S = 10.0
+"""Once this share of a part is done, or it has run for so long, its own pace counts alone; before, the forecast too."""
 
 
 class Tracker:
@@ -30,10 +32,12 @@ class Tracker:
         self._seconds = [max(part, 1e-3) for part in seconds]
         self._listener = listener
         self._clock = clock
-        self._began = clock()
         self._told = float("-inf")
         self._overall = 0.0
-        self._head_start = sum(self._seconds[:done]) / sum(self._seconds)
+        self._began = clock()
+        self._index, self._fraction = done, 0.0
+        self._from = 0.0
+        """How far the part was when its time began to count."""
         self._midway = midway
 
     def report(self, index: int, fraction: float, message: str) -> None:
@@ -43,25 +47,39 @@ class Tracker:
         if now - self._told < QUIET_S and 0.0 < fraction < 1.0 and not self._midway:
             return
         self._told = now
+        self._advance(index, fraction, now)
         total = sum(self._seconds)
         done = sum(self._seconds[:index]) + fraction * self._seconds[index]
         self._overall = min(1.0, max(self._overall, done / total))
-        if self._midway and fraction > 0.0:
-            self._midway = False
-            self._head_start = self._overall
         self._listener(
             Progress(
                 index=index,
                 fraction=fraction,
                 overall=self._overall,
                 message=message,
-                eta_s=self._eta(total, now - self._began),
+                eta_s=self._eta(now - self._began),
             )
         )
 
-    def _eta(self, total: float, spent: float) -> float:
-        ours = self._overall - self._head_start
-        left = 1.0 - self._overall
-        if ours < TRUST:
-            return round(left * total, 1)
-        return round(spent / ours * left, 1)
+    def _advance(self, index: int, fraction: float, now: float) -> None:
+        if index > self._index:
+            self._index, self._fraction, self._from, self._began = index, 0.0, 0.0, now
+        self._fraction = max(self._fraction, fraction)
+        if self._midway and fraction > 0.0:
+            self._midway = False
+            self._from, self._began = fraction, now
+
+    def _eta(self, spent: float) -> float:
+        """Of the running part by its own pace, and of those behind it by their forecasts.
+
+        A part that runs slower than forecast shows a slow machine or a wrong forecast, and nobody knows which:
+        those behind it are taken to be slower by the square root of its factor.
+        """
+        forecast = self._seconds[self._index]
+        ours = self._fraction - self._from
+        expected = forecast
+        if ours > 0.0 and spent > 0.0:
+            trust = min(1.0, max(ours / TRUST, spent / TRUST_S))
+            expected = trust * spent / ours + (1.0 - trust) * forecast
+        behind = sum(self._seconds[self._index + 1 :]) * math.sqrt(expected / forecast)
+        return round((1.0 - self._fraction) * expected + behind, 1)

@@ -304,5 +304,11 @@ class _Run:
         done = self.record.steps - self.steps_before
         if done:
             left = (self.total_steps - self.record.steps) * (now - self.began) / done
-            parts.append(f"{left:.0f} s left")
+            parts.append(f"{_spoken(left)} of training left")
         return ", ".join(parts)
+
+
+def _spoken(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -34,15 +34,31 @@ def test_parts_weigh_by_their_seconds() -> None:
     assert (last(heard).overall, last(heard).fraction, last(heard).message) == (0.625, 0.5, "halfway")
 
 
-def test_eta_is_the_forecast_first_then_the_time_spent() -> None:
+def test_eta_is_the_forecast_first_then_the_pace_of_the_running_part() -> None:
     heard: list[Event] = []
     clock = Clock()
     parts = tracker(heard, clock)
     parts.report(0, 0.0, "starting")
     assert last(heard).eta_s == 4.0
+    clock.now += 8
+    parts.report(0, 0.5, "half of what was forecast as one second took eight")
+    assert last(heard).eta_s == 8 + 3 * 4
+    clock.now += 8
+    parts.report(0, 1.0, "and the other half")
+    parts.report(1, 0.0, "the second part")
+    clock.now += 3
+    parts.report(1, 0.5, "has a pace of its own")
+    assert last(heard).eta_s == 3.0
+
+
+def test_a_long_part_is_estimated_from_its_first_seconds_on() -> None:
+    """One that is forecast as three seconds and takes hours must not be seconds away for minutes."""
+    heard: list[Event] = []
+    clock = Clock()
+    parts = tracker(heard, clock, done=1)
     clock.now += 10
-    parts.report(0, 1.0, "a quarter took ten seconds")
-    assert last(heard).eta_s == 30.0
+    parts.report(1, 0.001, "the first thousandth took ten seconds")
+    assert last(heard).eta_s == pytest.approx(9990)
 
 
 def test_a_resumed_part_took_no_time() -> None:

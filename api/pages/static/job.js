@@ -4,18 +4,25 @@ import { follow } from "/static/stream.js";
 
 const id = location.pathname.split("/").pop();
 const FINAL = ["succeeded", "failed", "cancelled", "expired"];
+const TICK_MS = 1000;
+const ALL_LAYERS = { include: ["*"], exclude: [] };
 let model = "";
+let defaults = new Map();
 const log = h("ol", { class: "log" });
 let drawing = false;
 
 start(async (page) => {
   const { model_id } = await get(`/v1/jobs/${id}`);
   model = (await get(`/v1/models/${model_id}`).catch(() => null))?.name ?? "a deleted model";
+  const { items } = await get("/v1/methods");
+  defaults = new Map(items.map((method) => [method.name, method.parameters.properties]));
   await draw(page);
+  const ticking = setInterval(() => tick(page), TICK_MS);
   await follow(`/v1/jobs/${id}/events`, (event) => {
     note(event.body);
     refresh(page);
   });
+  clearInterval(ticking);
   await draw(page);
 });
 
@@ -32,6 +39,16 @@ async function refresh(page) {
     await draw(page).catch(() => {});
   } while (again);
   drawing = false;
+}
+
+// Events tell of whole percents only, which in a long training are minutes apart: the line of progress is asked for.
+async function tick(page) {
+  const panel = page.querySelector(".running-panel");
+  if (document.hidden || drawing || !panel) return;
+  const job = await get(`/v1/jobs/${id}`).catch(() => null);
+  if (!job || drawing || FINAL.includes(job.state)) return;
+  panel.querySelector("progress").value = job.percentage_done;
+  fill(panel.querySelector(".progress-line"), progressLine(job));
 }
 
 async function draw(page) {
@@ -88,14 +105,18 @@ function failure(job) {
 }
 
 function progressPanel(job) {
-  const waiting = job.waiting_for ? `waiting for ${job.waiting_for}` : job.message || job.state;
-  const left = job.eta_s === null ? "" : `about ${seconds(job.eta_s)} left`;
   return h(
     "div",
-    { class: "panel" },
+    { class: "panel running-panel" },
     h("progress", { max: "100", value: String(job.percentage_done), "aria-label": "progress" }),
-    h("div", { class: "progress-line" }, h("span", {}, waiting), h("span", {}, [`${Math.round(job.percentage_done)}%`, left].filter(Boolean).join(" · "))),
+    h("div", { class: "progress-line" }, progressLine(job)),
   );
+}
+
+function progressLine(job) {
+  const waiting = job.waiting_for ? `waiting for ${job.waiting_for}` : job.message || job.state;
+  const left = job.eta_s === null ? "" : `about ${seconds(job.eta_s)} left`;
+  return [h("span", {}, waiting), h("span", {}, [`${Math.floor(job.percentage_done)}%`, left].filter(Boolean).join(" · "))];
 }
 
 function figures(found) {
@@ -125,7 +146,7 @@ function card(title, value, sub) {
 
 function steps(job) {
   const rows = job.steps.map((step) => row(
-    h("td", { class: "wide" }, step.method, h("span", { class: "sub" }, settings(step.parameters))),
+    h("td", { class: "wide" }, step.method, h("span", { class: "sub" }, settings(step))),
     h("td", {}, pill(step.state), step.cached ? h("span", { class: "sub" }, "from an earlier run") : null),
     number(step.changed ?? "", { title: "layers changed" }),
     number(step.size_bytes === null ? "" : bytes(step.size_bytes)),
@@ -136,8 +157,18 @@ function steps(job) {
   return table(["Step", "State", right("Layers changed"), right("Size after"), right("Time"), "Notes"], rows, "steps");
 }
 
-function settings(parameters) {
-  return Object.entries(parameters).filter(([name, value]) => !["method", "layers"].includes(name) && value !== null).map(([name, value]) => `${name} ${value}`).join(", ");
+// What was chosen: the request below has the defaults too.
+function settings(step) {
+  const known = defaults.get(step.method) ?? {};
+  const usual = (name) => (name === "layers" ? ALL_LAYERS : known[name]?.default ?? null);
+  const chosen = Object.entries(step.parameters).filter(([name, value]) => name !== "method" && JSON.stringify(value) !== JSON.stringify(usual(name)));
+  return chosen.map(([name, value]) => `${name} ${said(value)}`).join(", ");
+}
+
+function said(value) {
+  if (Array.isArray(value)) return value.map(said).join(" ");
+  if (typeof value !== "object" || value === null) return String(value);
+  return Object.entries(value).filter(([, part]) => part !== null).map(([name, part]) => `${name} ${said(part)}`).join(" ");
 }
 
 function fileTable(files) {
