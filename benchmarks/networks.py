@@ -176,6 +176,14 @@ def trained(name: str, images: Images, path: Path, *, epochs: int) -> Path:
     return path
 
 
+def initial(name: str, path: Path, *, seed: int) -> Path:
+    """The ONNX file of a network before any training; `trained` begins with that of seed 0."""
+    torch.manual_seed(seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    export(NETWORKS[name](), path)
+    return path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
