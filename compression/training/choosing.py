@@ -1,7 +1,7 @@
 """Picks the objective from a user's wish, the labels and the model's outputs."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from compression.graph import load
 from compression.method import Role, StepContext
 from compression.training.batches import Batches
 from compression.training.objectives import Imitation, Labels, Objective
-from compression.training.settings import TrainingMethod
+from compression.training.settings import Loss
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -32,8 +32,18 @@ LOSS_OF: Mapping[Kind, str] = {
 KIND_OF: Mapping[str, Kind] = {loss: kind for kind, loss in LOSS_OF.items()} | {"mae": "values"}
 
 
+class Aim(Protocol):
+    """What decides on a loss: of a method that trains, or of one that only differentiates."""
+
+    @property
+    def loss(self) -> Loss: ...
+
+    @property
+    def label_smoothing(self) -> float: ...
+
+
 def choose_objective(
-    model: "ir.Model", settings: TrainingMethod, batches: Batches, context: StepContext
+    model: "ir.Model", settings: Aim, batches: Batches, context: StepContext
 ) -> tuple[Objective, str]:
     """What is to be trained for, and a sentence that says so.
 
@@ -75,7 +85,7 @@ def _joined(parts: list[Array]) -> Array:
     return np.concatenate(parts) if same else parts[0]
 
 
-def _learn(labels: Array, outputs: dict[str, Array], settings: TrainingMethod) -> tuple[Objective, str]:
+def _learn(labels: Array, outputs: dict[str, Array], settings: Aim) -> tuple[Objective, str]:
     plain = squeezed(labels)
     output, kind, axis, one_hot = _by_rule(labels, outputs)
     if settings.loss != "auto" and KIND_OF[settings.loss] != kind:
