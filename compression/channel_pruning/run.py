@@ -13,7 +13,7 @@ from compression.channel_pruning.proof import Proof, cut_and_prove
 from compression.channel_pruning.telling import Told, outcomes
 from compression.channel_pruning.wish import Wish
 from compression.errors import NotApplicable
-from compression.graph import Layer, shared_weights
+from compression.graph import Layer, layers
 from compression.graph.channels import Doomed, Group, Grouping, find_groups
 from compression.method import StepContext, StepOutcome
 
@@ -79,17 +79,21 @@ def _plan(model: ir.Model, grouping: Grouping, names: set[str], wish: Wish, mate
 
 
 def _selected(model: ir.Model, grouping: Grouping, names: set[str]) -> tuple[list[Group], dict[str, str]]:
-    """Groups all of whose makers are selected; and why others stay."""
-    owners = shared_weights(model)
+    """Groups all of whose kernels and matrices are selected, for all of them shrink; and why others stay."""
+    with_kernels = {layer.name for layer in layers(model) if _has_kernel(layer)}
     able, whole = [], {}
     for group in grouping.groups:
-        makers = {layer.name for slot in group.producers for layer in owners.get(slot.value, ())}
-        outside = sorted(makers - names)
+        outside = [name for name in group.layers if name in with_kernels and name not in names]
         if outside:
-            whole[group.id] = f"its units are also made by {outside[0]!r}, which is not selected"
+            whole[group.id] = f"{outside[0]!r} would shrink with it and is not selected"
         else:
             able.append(group)
     return able, whole
+
+
+def _has_kernel(layer: Layer) -> bool:
+    """Layers that have but vectors follow others."""
+    return any(value.const_value is not None and len(value.const_value.shape) > 1 for value in layer.weights)
 
 
 def _choice(

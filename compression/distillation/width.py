@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 import onnx_ir as ir
 
+from compression.channel_pruning.scores import l1, magnitude
 from compression.errors import NotApplicable
 from compression.graph.channels import Group, cut, find_groups
 
@@ -49,19 +50,5 @@ def _smallest(group: Group, share: float) -> tuple[int, ...]:
     stay = -(-max(round(share * group.size), 1) // group.multiple) * group.multiple
     if stay >= group.size:
         return ()
-    order = np.argsort(_scores(group), kind="stable")
+    order = np.argsort(magnitude(group, l1), kind="stable")
     return tuple(sorted(int(unit) for unit in order[: group.size - stay]))
-
-
-def _scores(group: Group) -> np.ndarray:
-    """[size], float64."""
-    total = np.zeros(group.size)
-    for slot in group.producers:
-        tensor = slot.value.const_value
-        if tensor is None:
-            continue
-        magnitudes = np.abs(tensor.numpy().astype(np.float64))
-        other_axes = tuple(axis for axis in range(magnitudes.ndim) if axis != slot.axis)
-        found = magnitudes.sum(axis=other_axes)[slot.indices].sum(axis=1)
-        total += found / max(found.mean(), 1e-30)
-    return total

@@ -21,8 +21,9 @@ class PruneChannels(Method):
 
     Units that depend on each other through residual additions, concatenations, grouped convolutions, normalization
     or reshapes form a group and leave together; weights, shapes and constants shrink, so that any runtime is faster.
-    Groups whose outputs the model gives away, or that pass through operators without a rule, stay whole and are
-    listed with the reason. Each cut is proven: the original with the same units silent and the result must agree.
+    Groups stay whole, and are listed with the reason, where the model gives their outputs away, where they pass
+    through operators without a rule, and where a layer that is not selected would shrink. Each cut is proven: the
+    original with the same units silent and the result must agree.
 
     Scores of weights are relative to the mean of their tensor, those from data to the mean over all units: 1 is
     average. `finetune` wins back what a cut costs.
