@@ -9,11 +9,11 @@ from torch import Tensor
 
 from compression.channel_pruning.scores import Scores
 from compression.graph.channels import Group, Slot
-from compression.graph.trainable import TrainableGraph, check_agreement
+from compression.graph.trainable import TrainableGraph
 from compression.method import StepContext
 from compression.training.batches import Batches
 from compression.training.objectives import Objective
-from compression.training.sensing import sensing_objective
+from compression.training.sensing import sense
 
 
 def taylor(
@@ -27,12 +27,7 @@ def taylor(
     Raises:
         NotTrainable: the model cannot be differentiated.
     """
-    view = TrainableGraph(model)
-    view.batch_norm = "frozen"
-    first = next(batches.each(batches.training_rows))
-    check_agreement(view, model, first.feeds)
-    view.to(context.device)
-    objective, note = sensing_objective(model, batches, context)
+    view, objective, note = sense(model, batches, context)
     totals = {group.id: torch.zeros(group.size, dtype=torch.float64) for group in groups}
     for done, count in _gradients(view, objective, batches, samples, context.seed):
         for group in groups:

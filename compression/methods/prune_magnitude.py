@@ -18,6 +18,7 @@ from compression.method import (
     StepContext,
     StepOutcome,
 )
+from compression.pruning.zeros import ZEROS_ONLY, count_zeros, merged, notes_on, zeroed
 from compression.summary import DatasetSummary, LayerSummary, ModelSummary
 from compression.weight_targets import (
     OP_TYPES,
@@ -31,9 +32,6 @@ from compression.weight_targets import (
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-
-ZEROS_ONLY = "zeros only: the file is not smaller until packed, and dense kernels are not faster"
 
 
 class PruneMagnitude(Method):
@@ -132,17 +130,17 @@ class PruneMagnitude(Method):
         zeros = 0
         for index, target in enumerate(targets):
             note = self._prune(target, index, cuts)
-            count, numbers = _count(target)
+            count, numbers = count_zeros(target)
             zeros += count
             for layer in target.layers:
-                outcomes[layer.name] = _merged(outcomes.get(layer.name), layer.name, note, numbers)
+                outcomes[layer.name] = merged(outcomes.get(layer.name), layer.name, note, numbers)
             context.report((index + 1) / len(targets), f"pruned {target.layers[0].name}")
         total = sum(target.size for target in targets)
         share = zeros / max(total, 1)
         return StepOutcome(
             model=model,
             layers=tuple(outcomes[layer.name] for layer in chosen if layer.name in outcomes),
-            notes=_notes(zeros, total, outcomes),
+            notes=notes_on(zeros, total, outcomes),
             details={"zeros": zeros, "weights": total, "sparsity": share, "density": 1 - share},
         )
 
@@ -166,10 +164,10 @@ class PruneMagnitude(Method):
             return self._prune_pattern(target)
         if self.threshold is not None:
             tau = self.threshold
-            put(target, lambda values: _zeroed(values, np.abs(values.astype(np.float64)) < tau))
+            put(target, lambda values: zeroed(values, np.abs(values.astype(np.float64)) < tau))
             return None
         cut, number = cuts[index]
-        put(target, lambda values: _zeroed(values, cut.mask(values, number)))
+        put(target, lambda values: zeroed(values, cut.mask(values, number)))
         return None
 
     def _prune_pattern(self, target: Target) -> str | None:
@@ -180,7 +178,7 @@ class PruneMagnitude(Method):
         size = target.shape[axis]
         if size % of:
             return f"its input axis of {size} is no multiple of {of}"
-        put(target, lambda values: _zeroed(values, pattern_mask(values, axis, kept, of)))
+        put(target, lambda values: zeroed(values, pattern_mask(values, axis, kept, of)))
         return None
 
 
@@ -192,42 +190,3 @@ def pattern_mask(values: np.ndarray, axis: int, kept: int, of: int) -> np.ndarra
     mask = np.zeros(groups.shape, bool)
     np.put_along_axis(mask, order[:, : of - kept], True, axis=1)
     return np.moveaxis(mask.reshape(moved.shape), -1, axis)
-
-
-def _notes(zeros: int, total: int, outcomes: Mapping[str, LayerOutcome]) -> tuple[str, ...]:
-    share = zeros / max(total, 1)
-    counts = f"{zeros:,} of {total:,} weights are zero: sparsity {share:.4f}, density {1 - share:.4f}"
-    emptied = [name for name, outcome in outcomes.items() if outcome.numbers.get("sparsity") == 1.0]
-    if not emptied:
-        return counts, ZEROS_ONLY
-    return (
-        counts,
-        ZEROS_ONLY,
-        f"nothing is left of {', '.join(emptied)}: lower the target, or use scope 'layer'",
-    )
-
-
-def _zeroed(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    pruned = np.array(values)
-    pruned[mask] = 0
-    return pruned
-
-
-def _count(target: Target) -> tuple[int, dict[str, float]]:
-    zeros = sum(int(np.count_nonzero(piece == 0)) for piece in target.pieces())
-    return zeros, {"zeros": zeros, "weights": target.size}
-
-
-def _merged(
-    before: LayerOutcome | None, name: str, kept: str | None, numbers: Mapping[str, float]
-) -> LayerOutcome:
-    """The outcome of a layer with this tensor added; a recurrent layer has two."""
-    zeros = numbers["zeros"] + (before.numbers.get("zeros", 0) if before else 0)
-    weights = numbers["weights"] + (before.numbers.get("weights", 0) if before else 0)
-    share = zeros / max(weights, 1)
-    return LayerOutcome(
-        layer=name,
-        changed=kept is None or (before is not None and before.changed),
-        note=kept or f"{zeros:,.0f} of {weights:,.0f} weights are zero",
-        numbers={"zeros": zeros, "weights": weights, "sparsity": share, "density": 1 - share},
-    )

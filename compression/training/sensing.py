@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from compression.graph.trainable import TrainableGraph
+from compression.graph.trainable import TrainableGraph, check_agreement
 from compression.method import StepContext
 from compression.training.batches import Batch, Batches
 from compression.training.choosing import choose_objective
@@ -52,3 +52,18 @@ def sensing_objective(model: "ir.Model", batches: Batches, context: StepContext)
         return OutputNoise(), "without labels: what counts is how far the model's own outputs would move"
     objective, _ = choose_objective(model, _Auto(), batches, context)
     return objective, "what counts is how much the loss on the labels would change"
+
+
+def sense(model: "ir.Model", batches: Batches, context: StepContext) -> tuple[TrainableGraph, Objective, str]:
+    """A view with statistics as they are, what to differentiate, and a sentence that says so.
+
+    Raises:
+        NotTrainable: the model cannot be differentiated.
+        NotApplicable: the labels fit no output.
+    """
+    view = TrainableGraph(model)
+    view.batch_norm = "frozen"
+    check_agreement(view, model, next(batches.each(batches.training_rows)).feeds)
+    view.to(context.device)
+    objective, note = sensing_objective(model, batches, context)
+    return view, objective, note
