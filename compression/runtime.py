@@ -26,6 +26,7 @@ def open_session(
     threads: int,
     outputs: Sequence[str] | None = None,
     optimize: bool = True,
+    in_order: bool = False,
 ) -> onnxruntime.InferenceSession:
     """A session on a file or on a model in memory.
 
@@ -36,17 +37,19 @@ def open_session(
         outputs: values in between that are returned too, after the model's own outputs (calibration).
             Only with a model in memory, which stays as it is.
         optimize: whether onnxruntime may rewrite the graph.
+        in_order: run nodes in the order of the graph as far as they are ready, so that what is reduced right
+            behind its producer need not be kept.
 
     Raises:
         InvalidModel: onnxruntime does not open the file.
         ResultRejected: onnxruntime does not open the model, which a step has made.
     """
     if isinstance(model, Path):
-        return _open(model, InvalidModel, device, threads, optimize)
+        return _open(model, InvalidModel, device, threads, optimize, in_order=in_order)
     with tempfile.TemporaryDirectory(prefix="session-") as folder:
         path = Path(folder) / "model.onnx"
         _save_with(model, outputs or (), path)
-        return _open(path, ResultRejected, device, threads, optimize)
+        return _open(path, ResultRejected, device, threads, optimize, in_order=in_order)
 
 
 def run(session: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -82,7 +85,13 @@ def has_vnni() -> bool:
 
 
 def _open(
-    path: Path, refusal: type[CompressionError], device: Device, threads: int, optimize: bool
+    path: Path,
+    refusal: type[CompressionError],
+    device: Device,
+    threads: int,
+    optimize: bool,
+    *,
+    in_order: bool,
 ) -> onnxruntime.InferenceSession:
     if device not in available_devices():
         raise refusal(f"this machine has no {device} device for onnxruntime")
@@ -92,6 +101,8 @@ def _open(
     options.inter_op_num_threads = 1
     options.log_severity_level = FATAL_ONLY
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
+    if in_order:
+        options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     options.add_session_config_entry("session.intra_op.allow_spinning", "1" if threads > 1 else "0")
     providers = [PROVIDERS[device], *([PROVIDERS["cpu"]] if device != "cpu" else [])]
     try:

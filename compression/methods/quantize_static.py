@@ -27,15 +27,19 @@ class QuantizeStatic(NarrowingMethod):
     source: ClassVar[str] = (
         "Jacob et al. 2018, Quantization and training of neural networks for efficient "
         "integer-arithmetic-only inference (arXiv:1712.05877), equations 1-4; QDQ format "
-        "of ONNX QuantizeLinear / DequantizeLinear"
+        "of ONNX QuantizeLinear / DequantizeLinear; entropy: Migacz 2017, 8-bit Inference with TensorRT"
     )
     needs: ClassVar[frozenset[Role]] = frozenset({Role.CALIBRATION})
     changes: ClassVar[tuple[Change, ...]] = ("values", "dtypes", "structure")
     example: ClassVar[Mapping[str, Any]] = {"method": "quantize_static", "ranges": "percentile"}
 
     method: Literal["quantize_static"] = "quantize_static"
-    ranges: Literal["minmax", "percentile"] = Field(
-        "minmax", description="how a tensor's range is learned: all values, or all but the rarest"
+    ranges: Literal["minmax", "moving_average", "percentile", "entropy", "mse", "grid_search"] = Field(
+        "minmax",
+        description="how a tensor's range is learned: `minmax` all values; `moving_average` the mean of single "
+        "samples' extremes, from the hundredth sample on exponential; `percentile` all but the rarest; `entropy` "
+        "least Kullback-Leibler divergence; `mse` least squared error for the integer type; `grid_search` "
+        "whichever of these and of shrunk ranges errs least on samples that it was not learned from",
     )
     percentile: float = Field(
         99.99,
@@ -43,6 +47,9 @@ class QuantizeStatic(NarrowingMethod):
         le=100,
         description="share of values (percent) inside the range, for `ranges: percentile`; half of the "
         "rest is cut off at either end",
+    )
+    folds: int = Field(
+        3, ge=2, le=10, description="parts that `ranges: grid_search` deals the samples out to"
     )
     max_samples: int = Field(
         128, ge=1, le=100_000, description="calibration samples to learn ranges from, at most"

@@ -14,7 +14,6 @@ from compression.quantization.calibration import calibrate
 from compression.quantization.check import OutputCheck, figures, output_check
 from compression.quantization.halves import LARGEST, Converted, compute_in_halves, store_halves
 from compression.quantization.latency import Speed, paired_speeds
-from compression.quantization.observers import MinMax
 from compression.quantization.probe import Probe, fidelity
 from compression.quantization.storage import Names
 
@@ -98,8 +97,8 @@ def _large(model: ir.Model, probe: Probe, context: StepContext) -> dict[str, str
         if value.dtype == ir.DataType.FLOAT and value.name
     ]
     tensors += [value for value in model.graph.inputs if value.dtype == ir.DataType.FLOAT]
-    seen = calibrate(model, tensors, probe.feeds, MinMax, context, expected=len(probe.feeds))
-    peaks = {name: max(-bounds.low, bounds.high) for name, bounds in seen.ranges.items()}
+    seen = calibrate(model, tensors, probe.feeds, context, expected=len(probe.feeds), drawing=False)
+    peaks = {name: max(-bounds.low, bounds.high) for name, bounds in seen.extremes().items()}
     large = {name: f"{name} reaches {peak:.4g}" for name, peak in peaks.items() if peak > LARGEST / 2}
     return {**large, **seen.refused}
 

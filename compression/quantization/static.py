@@ -10,12 +10,13 @@ from compression.errors import CompressionError, DataMissing
 from compression.graph import Layer, clean, interface, upgrade_opset
 from compression.method import Role, StepContext, StepOutcome
 from compression.quantization.affine import Range
-from compression.quantization.calibration import Calibration, calibrate
+from compression.quantization.calibration import FEWEST, Calibration, calibrate
 from compression.quantization.check import OutputCheck
-from compression.quantization.observers import Ranges, observer
 from compression.quantization.placement import Placement
 from compression.quantization.probe import take_probe
 from compression.quantization.qdq import MIN_OPSET, insert
+from compression.quantization.ranges.error import Integers
+from compression.quantization.ranges.rules import Ranges, Rule
 from compression.quantization.regions import ALL_GROUPS, find_region, refusal
 from compression.quantization.target import Activations, IntegerTypes, integer_types
 from compression.quantization.telling import decided, fall_back
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
     from compression.data import Dataset
 
 _HELD_OUT = 8
-_BATCH = 4
+_TAIL = 16384
+"""Values drawn from a tensor in each inference where a rare share of them decides."""
+_BATCH = 1
+"""Statistics of single samples are wanted, and no memory for more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,7 @@ class StaticOptions:
 
     ranges: Ranges
     percentile: float
+    folds: int
     max_samples: int
     activations: Activations
     placement: Literal["auto", "all"]
@@ -60,11 +65,14 @@ def quantize_statically(
         return fallback.outcome(f"integers were not tried: {error.message}", {})
     calibration = _calibrate(prepared, frozenset(reasons), options, context)
     types = integer_types(context.device, options.activations)
+    rule = Rule(
+        ranges=options.ranges, integers=Integers(dtype=types.activations), percentile=options.percentile
+    )
     search = Placement(
         original=model,
         prepared=prepared,
         layers=frozenset(reasons),
-        integers=StaticIntegers(calibration.ranges, types),
+        integers=StaticIntegers(calibration.ranges(rule), types),
         check=check,
         min_sqnr_db=options.min_sqnr_db,
         wide=fallback.judged.widened,
@@ -76,7 +84,7 @@ def quantize_statically(
         "activations": types.activations.__name__,
         "activations_because": types.reason,
         "calibration_batches": calibration.batches,
-        "tensors_observed": len(calibration.ranges) + len(calibration.refused),
+        "tensors_observed": len(calibration.statistics) + len(calibration.refused),
         "tensors_refused": calibration.refused,
     }
     outcome = decided(decision, fallback, reasons, details)
@@ -141,16 +149,18 @@ def _calibrate(
         prepared,
         region.touched,
         feeds,
-        lambda: observer(options.ranges, options.percentile),
         context,
         expected=-(-count // _BATCH),
+        drawing=options.ranges not in ("minmax", "moving_average"),
+        fewest=_TAIL if options.ranges in ("percentile", "grid_search") else FEWEST,
+        folds=min(options.folds, count) if options.ranges == "grid_search" else 1,
     )
 
 
 def _troubles(calibration: Calibration) -> tuple[str, ...]:
     if not calibration.refused:
         return ()
-    count = f"{len(calibration.refused)} of {len(calibration.refused) + len(calibration.ranges)} tensors"
+    count = f"{len(calibration.refused)} of {len(calibration.refused) + len(calibration.statistics)} tensors"
     return (f"{count} take NaN or infinity on the calibration data, so that they have no range",)
 
 

@@ -32,7 +32,9 @@ def fidelity(model, folder, path):
 
 
 @pytest.mark.parametrize("activations", ["uint8", "int8"])
-@pytest.mark.parametrize("ranges", ["minmax", "percentile"])
+@pytest.mark.parametrize(
+    "ranges", ["minmax", "moving_average", "percentile", "entropy", "mse", "grid_search"]
+)
 def test_everything_in_integers_is_faithful(activations, ranges, tmp_path):
     model = graphs.residual()
     outcome, path = run(
