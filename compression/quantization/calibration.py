@@ -18,7 +18,7 @@ from compression.quantization.affine import Range
 from compression.quantization.probe import Feeds, Outputs
 from compression.quantization.ranges.collecting import Collected
 from compression.quantization.ranges.derived import derive
-from compression.quantization.ranges.rules import Rule, learn
+from compression.quantization.ranges.rules import Candidate, Rule, grid_search, learn
 from compression.quantization.ranges.statistics import Statistics
 from compression.quantization.ranges.watching import Watcher
 
@@ -46,6 +46,10 @@ class Calibration:
             if id(seen) not in known:
                 known[id(seen)] = learn(seen, rule)
         return {name: known[id(seen)] for name, seen in self.statistics.items()}
+
+    def grid_search(self, rule: Rule) -> dict[str, Candidate]:
+        """What a grid search over the folds takes for each tensor."""
+        return {name: grid_search(seen, rule) for name, seen in self.statistics.items()}
 
     def extremes(self) -> dict[str, Range]:
         """The exact minimum and maximum by tensor name."""
@@ -86,7 +90,7 @@ def calibrate(
     Raises:
         DataMismatch: the model fails on a feed.
     """
-    copy = infer_shapes(model.clone())
+    copy = _reinferred(model.clone())
     watcher = Watcher(copy, drawing=drawing)
     derived = derive(watcher.named(value.name or "" for value in tensors))
     watched = watcher.watch(value.name or "" for value in tensors if value.name not in derived)
@@ -113,6 +117,16 @@ def sampling_error(draws: int, *, thresholds: int = 1, failure: float = 1e-3) ->
     which are of equal size; a quantile is off by no more than that in the share it cuts off.
     """
     return math.sqrt(math.log(2 * thresholds / failure) / (2 * draws))
+
+
+def _reinferred(model: ir.Model) -> ir.Model:
+    """Shapes as they follow from the inputs: what a file declares of the values in between may be wrong, and
+    tensors of one shape share the places they are drawn from."""
+    for graph in model.graphs():
+        for node in graph:
+            for value in node.outputs:
+                value.shape = None
+    return infer_shapes(model)
 
 
 def _with_positions(feeds: Iterable[Feeds], name: str | None, drawn: int, seed: int) -> Iterator[Feeds]:

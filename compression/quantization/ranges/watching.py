@@ -43,6 +43,7 @@ class Watcher:
         self.model = model
         self.names = Names(model)
         self.bodies = Bodies(model.graph, self.names)
+        self.declared = frozenset(model.graph.outputs)
         self.random = self._random_input() if drawing else None
         self.draws: dict[object, tuple[ir.Value, ir.Value]] = {}
         self.outside: dict[ir.Value, ir.Value] = {}
@@ -98,8 +99,12 @@ class Watcher:
         return Watched(**{name: self._out(item, graph) for name, item in found.items()})
 
     def _drawn(self, place: Beside, value: ir.Value) -> tuple[ir.Value, ir.Value]:
-        """The size of a tensor and where to read it, computed once for tensors known to be of one shape."""
-        key = (id(place.graph), _known_shape(value) or value)
+        """The size of a tensor and where to read it, computed once for tensors known to be of one shape.
+
+        An output of the model is not: it has the shape that the file declares.
+        """
+        shape = None if value in self.declared else _known_shape(value)
+        key = (id(place.graph), value if shape is None else shape)
         if key not in self.draws:
             self.draws[key] = _draw(place, value, self.random)
         return self.draws[key]

@@ -1,5 +1,6 @@
 """quantize_static: integers where they pay, stored weights elsewhere, never an unfaithful model."""
 
+import itertools
 import json
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from compression.errors import DataMissing, NotApplicable
-from compression.graph import layers
+from compression.graph import inspect_model, layers
 from compression.methods.quantize_static import QuantizeStatic
 from compression.quantization.affine import sqnr_db
 from tests.compression.quantization import graphs
@@ -54,6 +55,32 @@ def test_auto_loads_and_is_faithful_or_refuses(name, tmp_path):
     assert fidelity(model, tmp_path, path) > 18
     assert outcome.notes
     json.dumps(outcome.details, allow_nan=False)
+
+
+def test_grid_search_keeps_the_outputs_at_least_as_well_as_every_rule(tmp_path):
+    model = graphs.residual()
+    outcome, path = run(model, tmp_path, placement="all", ranges="grid_search", folds=2, max_seconds=60)
+    noise = outcome.details["noise_by_ranges"]
+    assert {"each tensor its own", "minmax", "mse", "entropy", "percentile 99.99", "minmax x 0.5"} < set(
+        noise
+    )
+    assert noise[outcome.details["ranges_chosen"]] == min(noise.values())
+    assert sum(outcome.details["tensors_by_range"].values()) == outcome.details["tensors_observed"]
+    assert 0 < outcome.details["share_error_at_most"] < 0.05
+    assert fidelity(model, tmp_path, path) > 26
+
+
+def test_grid_search_ends_when_its_time_is_up(tmp_path, monkeypatch):
+    clock = itertools.count(step=0.3)
+    monkeypatch.setattr("compression.quantization.grid.time.monotonic", lambda: next(clock))
+    outcome, _ = run(graphs.residual(), tmp_path, placement="all", ranges="grid_search", max_seconds=2)
+    assert list(outcome.details["noise_by_ranges"]) == ["each tensor its own", "minmax"]
+
+
+def test_what_is_quantized_already_is_refused(tmp_path):
+    _, path = run(graphs.residual(), tmp_path, placement="all")
+    with pytest.raises(NotApplicable, match="none that still hold floats"):
+        QuantizeStatic().selected(inspect_model(path, tmp_path / "inspection"))
 
 
 def test_a_relu_belongs_to_its_convolution(tmp_path):

@@ -100,6 +100,23 @@ def test_draws_are_unbiased_and_independent_of_position(tmp_path):
     np.testing.assert_allclose(counts / counts.sum(), 1 / 8, atol=0.01)
 
 
+def test_shapes_that_a_file_declares_wrongly_do_no_harm(tmp_path):
+    one = helper.make_node(
+        "Constant", [], ["two"], value=helper.make_tensor("t", TensorProto.INT64, [2], [1, 2])
+    )
+    nodes = [
+        helper.make_node("Neg", ["x"], ["a"]),
+        one,
+        helper.make_node("Tile", ["a", "two"], ["y"]),
+        helper.make_node("Abs", ["y"], ["z"]),
+    ]
+    model = graphs.build(nodes, [], [graphs.X], [("z", TensorProto.FLOAT, ["n", 64])])
+    model.graph.value_info.append(helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 64]))
+    feeds = [graphs.feeds(model, 300)]
+    seen = learned(model, feeds, ["x", "a", "y", "z"], tmp_path, fewest=100_000).statistics
+    assert [seen[name].distribution().total for name in ("x", "a", "y", "z")] == [19200, 19200, 38400, 38400]
+
+
 def test_the_bound_is_hoeffdings():
     assert sampling_error(1000, failure=0.05) == pytest.approx(math.sqrt(math.log(40) / 2000))
     rng = np.random.default_rng(0)

@@ -1,0 +1,142 @@
+"""The ranges that quantize_static works with: which samples they are learned from, and by which rule."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from compression.errors import DataMissing
+from compression.graph import interface
+from compression.method import Role, StepContext
+from compression.quantization.affine import Range
+from compression.quantization.calibration import FEWEST, Calibration, calibrate, sampling_error
+from compression.quantization.grid import search_grid
+from compression.quantization.probe import Feeds
+from compression.quantization.ranges.error import Integers
+from compression.quantization.ranges.rules import Ranges, Rule
+from compression.quantization.regions import ALL_GROUPS, find_region
+from compression.quantization.target import IntegerTypes
+
+if TYPE_CHECKING:
+    from compression.data import Dataset
+
+HELD_OUT = 8
+_TAIL = 16384
+"""Values drawn from a tensor in each inference where a rare share of them decides."""
+_PER_FOLD = 4
+"""Samples that a grid search runs quantized models on, of each fold."""
+_BATCH = 1
+"""Statistics of single samples are wanted, and no memory for more."""
+
+Write = Callable[[ir.Model, Mapping[str, Range]], object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RangeOptions:
+    """How ranges are learned, as the fields of quantize_static describe it."""
+
+    ranges: Ranges
+    percentile: float
+    folds: int
+    max_samples: int
+    seconds: float
+    """For running quantized models in a grid search."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedRanges:
+    """Ranges by tensor name, and what the report says of how they came about."""
+
+    ranges: dict[str, Range]
+    calibration: Calibration
+    details: dict[str, Any]
+
+
+def learn_ranges(
+    prepared: ir.Model,
+    names: frozenset[str],
+    options: RangeOptions,
+    types: IntegerTypes,
+    *,
+    context: StepContext,
+    write: Write,
+) -> LearnedRanges:
+    """Calibrate every tensor that integers in these layers could touch; `write` quantizes a model in place.
+
+    Raises:
+        DataMissing: there is no calibration data.
+        DataMismatch: it does not fit the model.
+    """
+    calibration = _calibrate(prepared, names, options, context)
+    rule = Rule(
+        ranges=options.ranges, integers=Integers(dtype=types.activations), percentile=options.percentile
+    )
+    details: dict[str, Any] = {
+        "calibration_batches": calibration.batches,
+        "tensors_observed": len(calibration.statistics) + len(calibration.refused),
+        "tensors_refused": calibration.refused,
+    }
+    if calibration.drawn:
+        error = sampling_error(calibration.drawn * calibration.batches)
+        details["values_drawn_at_a_time"] = calibration.drawn
+        details["share_error_at_most"] = round(error, 5)
+    if options.ranges != "grid_search" or not calibration.statistics:
+        return LearnedRanges(ranges=calibration.ranges(rule), calibration=calibration, details=details)
+
+    def quantized(ranges: Mapping[str, Range]) -> ir.Model:
+        copy = prepared.clone()
+        write(copy, ranges)
+        return copy
+
+    folds = _folds(prepared, options, context)
+    found = search_grid(
+        prepared, quantized, calibration, rule, folds, context=context, seconds=options.seconds
+    )
+    return LearnedRanges(ranges=found.ranges, calibration=calibration, details={**details, **found.details})
+
+
+def calibration_data(context: StepContext) -> "Dataset":
+    """The dataset to learn from.
+
+    Raises:
+        DataMissing: there is none.
+    """
+    data = context.data.get(Role.CALIBRATION)
+    if data is None:
+        raise DataMissing(
+            "quantize_static needs calibration data", hint="name a dataset under data.calibration"
+        )
+    return data
+
+
+def learned_samples(available: int, most: int) -> int:
+    """Samples to calibrate on, so that a few (at most a quarter) are left to judge by."""
+    return max(1, min(most, available - min(HELD_OUT, available // 4)))
+
+
+def _calibrate(
+    prepared: ir.Model, names: frozenset[str], options: RangeOptions, context: StepContext
+) -> Calibration:
+    data = calibration_data(context)
+    region = find_region(prepared.graph, names, ALL_GROUPS)
+    count = learned_samples(len(data), options.max_samples)
+    return calibrate(
+        prepared,
+        region.touched,
+        data.feeds(interface(prepared)[0], _BATCH, limit=count),
+        context,
+        expected=-(-count // _BATCH),
+        drawing=options.ranges not in ("minmax", "moving_average"),
+        fewest=_TAIL if options.ranges in ("percentile", "grid_search") else FEWEST,
+        folds=min(options.folds, count) if options.ranges == "grid_search" else 1,
+    )
+
+
+def _folds(prepared: ir.Model, options: RangeOptions, context: StepContext) -> list[list[Feeds]]:
+    """A few samples of each fold, dealt out as calibration deals them."""
+    data = calibration_data(context)
+    count = learned_samples(len(data), options.max_samples)
+    folds = min(options.folds, count)
+    feeds = list(data.feeds(interface(prepared)[0], _BATCH, limit=min(count, folds * _PER_FOLD)))
+    return [feeds[fold::folds] for fold in range(folds)]
