@@ -64,10 +64,14 @@ class Distribution:
         return Bins(counts=np.maximum(np.diff(parts), 0.0), width=width, zero=below)
 
     def _without_zeros(self) -> Floats:
-        counts = self.counts.copy()
-        if self.zeros:
-            index = int(np.clip(-self.start // self.width, 0, counts.size - 1))
-            counts[index] = max(counts[index] - self.zeros, 0.0)
+        """Where 0 is an edge, rounding may have put it on either side."""
+        counts, left = self.counts.copy(), self.zeros
+        place = int(-self.start / self.width)
+        for index in (place, place - 1, place + 1):
+            if left and 0 <= index < counts.size:
+                taken = min(left, counts[index])
+                counts[index] -= taken
+                left -= taken
         return counts
 
 
