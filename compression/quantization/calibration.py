@@ -104,9 +104,8 @@ def calibrate(
         collected.take(outputs, batches % folds)
         batches += 1
         context.report(batches / max(expected, batches), f"calibrating on batch {batches}")
-    return Calibration(
-        statistics=collected.finished(), refused=collected.refused, batches=batches, drawn=drawn
-    )
+    statistics = collected.finished()
+    return Calibration(statistics=statistics, refused=collected.refused, batches=batches, drawn=drawn)
 
 
 def sampling_error(draws: int, *, thresholds: int = 1, failure: float = 1e-3) -> float:

@@ -143,7 +143,7 @@ def _troubles(calibration: Calibration) -> tuple[str, ...]:
     if not calibration.refused:
         return ()
     count = f"{len(calibration.refused)} of {len(calibration.refused) + len(calibration.statistics)} tensors"
-    return (f"{count} take NaN or infinity on the calibration data, so that they have no range",)
+    return (f"{count} take NaN or infinity on the calibration data, or no value, so that they have no range",)
 
 
 def _why_not(model: ir.Model, layer: Layer) -> str | None:

@@ -9,15 +9,22 @@ from compression.quantization.storage import Names
 
 
 class Beside:
-    """A place in a graph: behind the node that makes a tensor; for an input of the graph before `front`, its
-    first node."""
+    """A place in a graph: behind a node, or before `front`, the graph's first node, where that is None."""
 
-    def __init__(self, graph: ir.Graph, value: ir.Value, names: Names, front: ir.Node | None) -> None:
+    def __init__(
+        self,
+        graph: ir.Graph,
+        value: ir.Value,
+        names: Names,
+        *,
+        behind: ir.Node | None,
+        front: ir.Node | None,
+    ) -> None:
         self.graph = graph
         self.front = front
         self.base = value.name or "tensor"
         self.names = names
-        self.last = value.producer()
+        self.last = behind
 
     def add(
         self,

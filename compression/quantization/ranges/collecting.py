@@ -54,7 +54,13 @@ class Collected:
                 )
 
     def finished(self) -> dict[str, Statistics]:
-        """All tensors but those refused; tensors that hold the same values share one object."""
+        """All tensors but those refused; tensors that hold the same values share one object.
+
+        A tensor that never held a value is refused too, for there is nothing to tell a range by.
+        """
+        for name, seen in self.seen.items():
+            if not seen.samples.any():
+                self._refuse(name, "holds no value on any of the calibration data")
         found = {name: seen for name, seen in self.seen.items() if name not in self.refused}
         return found | {name: found[source] for name, source in self.same.items() if source in found}
 
@@ -65,8 +71,11 @@ class Collected:
             low, high = (float(end) for end in sample.ends)
             self.seen[name].observe(low, high, sample.values, sample.weight, sample.fold)
             return
+        self._refuse(name, "takes NaN or infinity on the calibration data")
+
+    def _refuse(self, name: str, reason: str) -> None:
         for refused in (name, *(other for other, source in self.same.items() if source == name)):
-            self.refused[refused] = f"the tensor {refused!r} takes NaN or infinity on the calibration data"
+            self.refused.setdefault(refused, f"the tensor {refused!r} {reason}")
 
 
 @dataclass(frozen=True, kw_only=True)

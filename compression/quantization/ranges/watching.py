@@ -47,6 +47,8 @@ class Watcher:
         self.random = self._random_input() if drawing else None
         self.draws: dict[object, tuple[ir.Value, ir.Value]] = {}
         self.outside: dict[ir.Value, ir.Value] = {}
+        self.ends: dict[ir.Node, ir.Node] = {}
+        """The last node put behind each, since the outputs of one node may share places to draw from."""
 
     @property
     def positions(self) -> str | None:
@@ -86,7 +88,10 @@ class Watcher:
         return value
 
     def _watch(self, value: ir.Value, graph: ir.Graph, front: ir.Node | None) -> Watched:
-        place, single = Beside(graph, value, self.names, front), ir.DataType.FLOAT
+        producer, single = value.producer(), ir.DataType.FLOAT
+        place = Beside(
+            graph, value, self.names, behind=producer and self.ends.get(producer, producer), front=front
+        )
         source = value if value.dtype == single else place.cast(value, "single", single)
         found: dict[str, ir.Value] = {
             name: place.add(op_type, [source], name, single, {"keepdims": 0})
@@ -96,6 +101,8 @@ class Watcher:
             found["size"], indices = self._drawn(place, value)
             flat = place.add("Reshape", [source, place.integers([-1])], "flat", single)
             found["values"] = place.add("Gather", [flat, indices], "values", single)
+        if producer is not None and place.last is not None:
+            self.ends[producer] = place.last
         return Watched(**{name: self._out(item, graph) for name, item in found.items()})
 
     def _drawn(self, place: Beside, value: ir.Value) -> tuple[ir.Value, ir.Value]:

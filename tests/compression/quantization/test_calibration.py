@@ -200,9 +200,28 @@ def test_bodies_of_if_are_seen_where_they_run(tmp_path):
     assert (extremes["a_v"].low, extremes["a_v"].high) == (0, 126)
     assert (extremes["t_v"].low, extremes["t_v"].high) == (0, 3 * 4 * 63)
     assert (extremes["e_v"].low, extremes["e_v"].high) == (0, 3 * 4 * 63)
-    assert seen.statistics["f_v"].distribution().empty
+    assert "'f_v' holds no value" in seen.refused["f_v"]
     assert [seen.statistics[name].distribution().total for name in ("a_v", "t_v", "x")] == [128, 128, 256]
-    assert (extremes["f_v"].low, extremes["f_v"].high) == (0, 0)
+
+
+def test_outputs_of_one_node(tmp_path):
+    nodes = [
+        helper.make_node("Split", ["x"], ["left", "right"], axis=1),
+        helper.make_node("Add", ["left", "right"], ["y"]),
+    ]
+    model = graphs.build(nodes, [], [graphs.X], [("y", TensorProto.FLOAT, ["n", 32])])
+    feeds = [graphs.feeds(model, 3)]
+    seen = learned(model, feeds, ["right", "left", "y"], tmp_path).extremes()
+    assert (seen["left"].high, seen["right"].low) == (
+        feeds[0]["x"][:, :32].max(),
+        feeds[0]["x"][:, 32:].min(),
+    )
+
+
+def test_a_tensor_without_values_has_no_range(tmp_path):
+    seen = learned(chain(), pairs([(0, 3)] * 2), ["x", "s", "y"], tmp_path)
+    assert seen.statistics == {}
+    assert set(seen.refused) == {"x", "s", "y"}
 
 
 def test_loops_are_left_out(tmp_path):
