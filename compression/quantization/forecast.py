@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from compression.errors import NotApplicable
 from compression.quantization.weights import CHAIN_BYTES, channel_axes
-from compression.summary import LayerSummary, WeightSummary
+from compression.summary import LayerSummary, ModelSummary, WeightSummary
 
 _RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 _ONE_MATRIX = frozenset({"Conv", "ConvTranspose", "Gemm"})
@@ -74,3 +74,43 @@ def _halved(layer: LayerSummary, position: int) -> bool:
         and weight.dtype in {"float32", "float64"}
         and weight.elements * 2 + CHAIN_BYTES // 2 < weight.size_bytes
     )
+
+
+FOLD_BYTES = 900
+"""What the nodes, names and shapes of one weight stored as packed bits cost in the file, about."""
+_CHECKED_BYTES = 1_500_000_000
+_FIXED_BYTES = 600_000_000
+
+
+def narrow_layer(layer: LayerSummary, bits: int, block: int | None, *, symmetric: bool) -> LayerSummary:
+    """The layer with its matrices at so many bits in blocks, where that is smaller."""
+    weights = []
+    for position, weight in enumerate(layer.weights):
+        size = narrow_bytes(layer.op_type, weight.shape, bits, block, symmetric=symmetric)
+        smaller = is_matrix(layer, position) and size < weight.size_bytes
+        weights.append(as_type(weight, "uint8", size) if smaller else weight)
+    return layer.model_copy(update={"weights": tuple(weights)})
+
+
+def narrow_bytes(
+    op_type: str, shape: Sequence[int], bits: int, block: int | None, *, symmetric: bool
+) -> int:
+    """Bytes of a weight at so many bits: codes of whole blocks, float32 scales, zero points, and nodes."""
+    axes = channel_axes(op_type, 1, shape, {})
+    rows = math.prod(shape[axis] for axis in (axes if axes is not None else (0,)))
+    width = math.prod(shape) // max(rows, 1)
+    size = width if block is None else min(block, width)
+    blocks = rows * -(-width // max(size, 1))
+    zero_points = 0 if symmetric else -(-blocks * bits // 8)
+    return -(-blocks * size * bits // 8) + 4 * blocks + zero_points + FOLD_BYTES
+
+
+def streaming_bytes(model: ModelSummary, *, fitted: bool) -> int:
+    """Peak memory of a step that holds one weight at a time.
+
+    A model up to 1.5 GB is run before and after to compare its outputs; one whose inputs are looked at, whatever
+    its size. onnxruntime holds it about twice.
+    """
+    largest = max((weight.size_bytes for layer in model.layers for weight in layer.weights), default=0)
+    runs = fitted or model.weight_bytes <= _CHECKED_BYTES
+    return _FIXED_BYTES + 3 * largest + (3 * model.size_bytes if runs else 0)

@@ -1,0 +1,31 @@
+"""What a user asks of weights with few bits."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from compression.quantization.rounding.blocks import Scheme
+
+Algorithm = Literal["rtn", "hqq", "gptq", "awq"]
+Storage = Literal["auto", "matmul_nbits", "dequantize_linear", "folded"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Narrowing:
+    """How weights are rounded and how they are stored."""
+
+    scheme: Scheme
+    algorithm: Algorithm = "rtn"
+    storage: Storage = "auto"
+    min_sqnr_db: float | None = None
+    """A weight that comes out less true than this stays as it is."""
+    samples: int = 256
+    """Calibration samples that inputs' moments are taken from, at most."""
+
+    @property
+    def by_inputs(self) -> bool:
+        """Whether the rounding is fitted to what the layers are fed."""
+        return self.algorithm in ("gptq", "awq")
+
+    def words(self) -> str:
+        part = "per channel" if self.scheme.block is None else f"in blocks of {self.scheme.block}"
+        return f"{self.scheme.bits} bits {part}"
