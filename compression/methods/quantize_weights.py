@@ -55,7 +55,8 @@ class QuantizeWeights(NarrowingMethod):
         ),
     )
     symmetric: bool = Field(
-        True, description="whether zero is always the middle code; else each block has a zero point of its own"
+        True,
+        description="whether zero is always the middle code; else each block has a zero point of its own",
     )
     algorithm: Literal["rtn", "hqq", "gptq", "awq"] = Field(
         "rtn",

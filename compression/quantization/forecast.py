@@ -76,8 +76,6 @@ def _halved(layer: LayerSummary, position: int) -> bool:
     )
 
 
-FOLD_BYTES = 900
-"""What the nodes, names and shapes of one weight stored as packed bits cost in the file, about."""
 _CHECKED_BYTES = 1_500_000_000
 _FIXED_BYTES = 600_000_000
 
@@ -92,17 +90,17 @@ def narrow_layer(layer: LayerSummary, bits: int, block: int | None, *, symmetric
     return layer.model_copy(update={"weights": tuple(weights)})
 
 
-def narrow_bytes(
-    op_type: str, shape: Sequence[int], bits: int, block: int | None, *, symmetric: bool
-) -> int:
+def narrow_bytes(op_type: str, shape: Sequence[int], bits: int, block: int | None, *, symmetric: bool) -> int:
     """Bytes of a weight at so many bits: codes of whole blocks, float32 scales, zero points, and nodes."""
+    from compression.quantization.narrow.packing import folding_bytes
+
     axes = channel_axes(op_type, 1, shape, {})
     rows = math.prod(shape[axis] for axis in (axes if axes is not None else (0,)))
     width = math.prod(shape) // max(rows, 1)
     size = width if block is None else min(block, width)
     blocks = rows * -(-width // max(size, 1))
     zero_points = 0 if symmetric else -(-blocks * bits // 8)
-    return -(-blocks * size * bits // 8) + 4 * blocks + zero_points + FOLD_BYTES
+    return -(-blocks * size * bits // 8) + 4 * blocks + zero_points + folding_bytes(bits, symmetric=symmetric)
 
 
 def streaming_bytes(model: ModelSummary, *, fitted: bool) -> int:

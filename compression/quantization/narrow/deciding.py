@@ -60,9 +60,15 @@ def _timed(model: ir.Model, items: Sequence[Item], check: OutputCheck) -> Decisi
     if isinstance(speeds, str):
         place(model, items, folded_only=True)
         return Decision(model=model, folded_only=True, notes=(speeds,))
-    details = {
-        "measured_ms": {f"MatMulNBits, accuracy level {level}": round(speed.latency_ms, 4) for level, speed in zip(LEVELS, speeds, strict=True)},
-        "speedups": {f"MatMulNBits, accuracy level {level}": round(speed.speedup, 3) for level, speed in zip(LEVELS, speeds, strict=True)},
+    details: dict[str, Any] = {
+        "measured_ms": {
+            f"MatMulNBits, accuracy level {level}": round(speed.latency_ms, 4)
+            for level, speed in zip(LEVELS, speeds, strict=True)
+        },
+        "speedups": {
+            f"MatMulNBits, accuracy level {level}": round(speed.speedup, 3)
+            for level, speed in zip(LEVELS, speeds, strict=True)
+        },
     }
     best = max(range(len(LEVELS)), key=lambda place: speeds[place].speedup)
     if speeds[best].speedup >= ALLOWANCE:

@@ -40,6 +40,7 @@ def find_codes(
     asked: Narrowing,
     moments: Moments | None,
     input_scales: Floats | None,
+    *,
     spill: Spill,
 ) -> Narrowed:
     """Round a weight, a strip of rows at a time, each by whatever leaves its outputs nearest on rows kept aside.
@@ -137,10 +138,13 @@ def _others(
         return [_candidate("hqq", round_half_quadratic, weight, scheme, input_scales)]
     if moments is None:
         return [_candidate("rtn with searched scales", _searched, weight, scheme, input_scales)]
+    by_energy = _searched_for(moments, input_scales)
     if asked.algorithm == "awq":
-        return [_candidate("awq", _searched_for(moments, input_scales), weight, scheme, input_scales)]
+        name = "rtn with searched scales" if input_scales is None else "awq"
+        return [_candidate(name, by_energy, weight, scheme, input_scales)]
     return [
-        _candidate("gptq", lambda w, s: round_by_gptq(w, s, moments.fit), weight, scheme, input_scales),
+        _candidate("gptq", lambda w, s: round_by_gptq(w, s, moments.fit), weight, scheme, None),
+        _candidate("rtn with searched scales", by_energy, weight, scheme, None),
     ]
 
 

@@ -1,7 +1,7 @@
 """The form that every runtime takes: codes as packed bits, turned into floats by operators that fold at load.
 
-A plane of bits lies one byte to a row. Shifting it left, by a different amount for each code in the byte, and back right
-leaves the code alone, so that BitShift is all it takes. Planes are summed, the zero point is subtracted and the
+A plane of bits lies one byte to a row. Shifting it left, by a different amount for each code in the byte, and back
+right leaves the code alone: BitShift is all it takes. Planes are summed, the zero point is subtracted and the
 scale multiplied in float32, as everywhere; then the matrix is turned back into the stored shape.
 """
 
@@ -87,14 +87,18 @@ def _unblocked(build: Builder, blocks: ir.Value, weight: Narrowed) -> ir.Value:
 
 
 def _cut(build: Builder, value: ir.Value, what: str, *, axis: int, length: int) -> ir.Value:
-    bounds = [build.integers(name, [number]) for name, number in (("from", 0), ("to", length), ("axis", axis))]
+    bounds = [
+        build.integers(name, [number]) for name, number in (("from", 0), ("to", length), ("axis", axis))
+    ]
     return build.node("Slice", [value, *bounds], f"{what}_cut")
 
 
 def _turned(build: Builder, matrix: ir.Value, weight: Narrowed, dtype: ir.DataType) -> None:
     """The matrix in the stored shape and type; the last node gives it."""
     shape, order = weight.layout.shape, weight.layout.order
-    result = build.node("Reshape", [matrix, build.integers("rows", [shape[axis] for axis in order])], "rows_first")
+    result = build.node(
+        "Reshape", [matrix, build.integers("rows", [shape[axis] for axis in order])], "rows_first"
+    )
     if order != tuple(range(len(shape))):
         build.node("Transpose", [result], "turned", perm=[order.index(axis) for axis in range(len(shape))])
         result = build.nodes[-1].outputs[0]

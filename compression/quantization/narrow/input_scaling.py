@@ -40,7 +40,7 @@ def _absorb(given: ir.Value, readers: list[ir.Node], scales: Floats, names: Name
             fresh = _constant(norm.graph, f"{value.name}_divided", divided, names)
             norm.replace_input_with(place, fresh)
             if not value.uses() and value.graph is not None and value.name in value.graph.initializers:
-                del value.graph.initializers[value.name]
+                del value.graph.initializers[value.name or ""]
     return True
 
 

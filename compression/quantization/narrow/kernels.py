@@ -119,7 +119,7 @@ def _put(old: ir.Node, new: ir.Node, bias: ir.Value | None, names: Names) -> Non
     last = new.outputs[0]
     if bias is not None:
         last.name = names(f"{result.name}_product")
-        last.dtype, last.shape = result.dtype, result.shape
+        last.type, last.shape = result.type, result.shape
         nodes.append(ir.node("Add", [last, bias], name=names(f"{old.name}_bias")))
         last = nodes[-1].outputs[0]
     last.type, last.shape = result.type, result.shape
@@ -147,7 +147,7 @@ def _drop(value: ir.Value, between: Sequence[ir.Node]) -> None:
         if node.graph is not None and not node.outputs[0].uses():
             node.graph.remove(node, safe=True)
     if value.graph is not None and value.name in value.graph.initializers and not value.uses():
-        del value.graph.initializers[value.name]
+        del value.graph.initializers[value.name or ""]
 
 
 def _packed_rows(weight: Narrowed) -> np.ndarray:

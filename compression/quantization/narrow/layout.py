@@ -48,10 +48,7 @@ class Layout:
     def strip(self, array: NDArray[Any], rows: slice) -> Floats:
         """Some rows of the matrix as float32, copied."""
         turned = array.transpose(self.order)
-        if len(self.row_axes) == 1:
-            part = turned[rows]
-        else:
-            part = turned.reshape(self.rows, -1)[rows]
+        part = turned[rows] if len(self.row_axes) == 1 else turned.reshape(self.rows, -1)[rows]
         return np.ascontiguousarray(part, np.float32).reshape(-1, self.width)
 
 

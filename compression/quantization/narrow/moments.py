@@ -48,8 +48,9 @@ class Moments:
                 self.fit_rows += len(part)
 
     def split(self, rows: NDArray[np.floating]) -> None:
-        """Take in rows of which every fourth is kept aside: for data of a few batches."""
-        mask = np.arange(len(rows)) % ASIDE == ASIDE - 1
+        """Take in rows of which every fourth, counted over all batches, is kept aside: for data of a few batches."""
+        start = self.fit_rows + self.judge_rows
+        mask = np.arange(start, start + len(rows)) % ASIDE == ASIDE - 1
         self.add(rows[~mask], aside=False)
         self.add(rows[mask], aside=True)
 

@@ -56,6 +56,14 @@ def plane_bytes(count: int, bits: int) -> int:
     return sum(-(-count * width // 8) for width in PLANES[bits])
 
 
+def folding_bytes(bits: int, *, symmetric: bool) -> int:
+    """What the nodes, names and shapes cost in the file that turn packed codes into floats, about."""
+    if bits == 8:
+        return 600 if symmetric else 700
+    more = len(PLANES[bits]) - 1
+    return 1000 + 720 * more + (0 if symmetric else 560 + 680 * more)
+
+
 def _plane(codes: Bytes, width: int) -> Bytes:
     per_byte = 8 // width
     if per_byte == 1:

@@ -39,7 +39,9 @@ def place(
     names = Names(model)
     done = [item for item in items if item.narrowed is not None]
     if not folded_only:
-        _scale_inputs([(item, values[item.value.name or ""]) for item in done if item.form != "folded"], names)
+        _scale_inputs(
+            [(item, values[item.value.name or ""]) for item in done if item.form != "folded"], names
+        )
     for item in done:
         value = item.value if item.value.producer() is not None else values[item.value.name or ""]
         narrowed = item.narrowed
@@ -66,7 +68,7 @@ def _form(item: Item, wanted: Storage, opset: int) -> tuple[Storage, str]:
     scaled = narrowed.input_scales is not None
     if scaled and uses is not None and any(use.kind == "gather" for use in uses):
         return "folded", "no MatMulNBits: a gather reads the weight too, whose rows are scaled"
-    return form_for(wanted, narrowed.scheme, item.layout, uses, dtype, opset=opset)
+    return form_for(wanted, narrowed.scheme, item.layout, uses, dtype=dtype, opset=opset)
 
 
 def _scale_inputs(items: Sequence[tuple[Item, ir.Value]], names: Names) -> None:

@@ -8,11 +8,12 @@ import onnx_ir as ir
 from compression.graph import Layer
 from compression.quantization.narrow.layout import Layout, layout_of
 from compression.quantization.narrow.narrowed import Narrowed, narrowed_bytes
+from compression.quantization.narrow.packing import folding_bytes
 from compression.quantization.narrow.settings import Narrowing, Storage
 from compression.quantization.narrow.taps import Tap, tap_of
 from compression.quantization.storage import as_numpy, blocker, release
 from compression.quantization.weight_only import weight_matrices
-from compression.quantization.weights import CHAIN_BYTES, require_finite
+from compression.quantization.weights import require_finite
 
 
 @dataclass(kw_only=True, eq=False)
@@ -81,9 +82,7 @@ def _reason(value: ir.Value, outside: Sequence[str]) -> str | None:
     return blocker(value)
 
 
-def _item(
-    model: ir.Model, layer: Layer, value: ir.Value, readers: Sequence[Layer], asked: Narrowing
-) -> Item:
+def _item(model: ir.Model, layer: Layer, value: ir.Value, readers: Sequence[Layer], asked: Narrowing) -> Item:
     tensor = ir.convenience.get_const_tensor(value)
     if tensor is None:
         raise ValueError(f"{value.name} is no constant")
@@ -96,7 +95,9 @@ def _item(
     if len({id(reader.node.inputs[0]) for reader in readers if reader.node.op_type != "Gather"}) > 1:
         tap = "layers with different inputs share its weight"
     item = Item(layer=lead, value=value, tensor=tensor, layout=layout, tap=tap)
-    after = narrowed_bytes(layout.rows, layout.width, asked.scheme) + 3 * CHAIN_BYTES
+    scheme = asked.scheme
+    after = narrowed_bytes(layout.rows, layout.width, scheme)
+    after += folding_bytes(scheme.bits, symmetric=scheme.symmetric)
     if after >= tensor.nbytes:
-        item.kept = f"{asked.scheme.bits} bits would be no smaller ({tensor.nbytes} bytes now)"
+        item.kept = f"{scheme.bits} bits would be no smaller ({tensor.nbytes} bytes now)"
     return item

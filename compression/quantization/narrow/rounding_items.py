@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+import onnx_ir as ir
+
 from compression.method import Role, StepContext
 from compression.quantization.narrow.finding import common_scales, find_codes
 from compression.quantization.narrow.moments import Moments
@@ -11,8 +13,6 @@ from compression.quantization.narrow.settings import Narrowing
 from compression.quantization.narrow.spill import Spill
 from compression.quantization.narrow.taps import Gathered, Tap, gather
 from compression.quantization.rounding.blocks import Floats
-
-import onnx_ir as ir
 
 
 def round_items(
@@ -28,9 +28,8 @@ def round_items(
     facts: dict[str, float] = {}
     wants = asked.algorithm != "rtn" and Role.CALIBRATION in context.data
     taps = [item.tap for item in waiting if isinstance(item.tap, Tap)] if wants else []
-    passes = 0
-    for found in gather(model, taps, context, asked.samples) if taps else ():
-        passes += 1
+    gathered = gather(model, taps, context, asked.samples) if taps else ()
+    for passes, found in enumerate(gathered, start=1):
         facts = {"calibration_samples": found.samples, "passes": passes}
         _round_found(waiting, found, asked, context, spill)
     rest = [item for item in waiting if item.narrowed is None]
@@ -71,9 +70,9 @@ def _by_tap(items: Sequence[Item]) -> Iterator[tuple[str, list[Item]]]:
 def _round(
     item: Item, asked: Narrowing, moments: Moments | None, scales: Floats | None, spill: Spill
 ) -> None:
-    made = find_codes(item.tensor, item.layout, asked, moments, scales, spill)
+    made = find_codes(item.tensor, item.layout, asked, moments, scales, spill=spill)
     if scales is not None and made.errors.output_noise > made.errors.nearest_noise:
-        made = find_codes(item.tensor, item.layout, asked, moments, None, spill)
+        made = find_codes(item.tensor, item.layout, asked, moments, None, spill=spill)
         made = replace(made, algorithm=f"{made.algorithm} (scaled inputs were no better)")
     item.narrowed = made
 

@@ -12,7 +12,7 @@ from compression.graph import layers as layers_of
 from compression.method import LayerOutcome, StepContext, StepOutcome
 from compression.quantization.check import OutputCheck, figures, output_check
 from compression.quantization.narrow.deciding import Decision, decide
-from compression.quantization.narrow.placing import choose_forms, place
+from compression.quantization.narrow.placing import choose_forms
 from compression.quantization.narrow.planning import Item, Plan, plan
 from compression.quantization.narrow.rounding_items import round_items
 from compression.quantization.narrow.settings import Narrowing
@@ -155,8 +155,7 @@ def _fallbacks(planned: Plan, asked: Narrowing) -> list[str]:
     return notes
 
 
-def _some(names: Sequence[str]) -> str:
+def _some(given: Sequence[str]) -> str:
+    names = list(dict.fromkeys(given))
     shown = ", ".join(names[:3])
     return f"{shown} and {len(names) - 3} more" if len(names) > 3 else shown
-
-

@@ -5,8 +5,8 @@
   GatherBlockQuantized takes for 4.
 - `dequantize_linear`: ONNX's own DequantizeLinear with blocks on INT4, UINT4, INT8 and UINT8 tensors (opset 21), which
   onnxruntime turns into MatMulNBits as it loads. Products alone, and whole blocks.
-- `folded`: bits taken apart by BitShift (opset 11) and scaled; onnxruntime does so once, as it loads, and runs its float
-  kernels. Everything, at any number of bits and any block.
+- `folded`: bits taken apart by BitShift (opset 11) and scaled; onnxruntime does so once, as it loads, and runs its
+  float kernels. Everything, at any number of bits and any block.
 """
 
 from collections.abc import Sequence
@@ -31,37 +31,32 @@ def form_for(
     scheme: Scheme,
     layout: Layout,
     uses: Sequence[Use] | None,
-    dtype: ir.DataType | None,
     *,
+    dtype: ir.DataType | None,
     opset: int,
 ) -> tuple[Storage, str]:
     """The form that a weight takes, and why where it is not the one wanted (else an empty sentence)."""
     if wanted == "folded":
         return "folded", ""
     name = "MatMulNBits" if wanted in ("auto", "matmul_nbits") else "DequantizeLinear"
-    reason = _reason(wanted, scheme, layout, uses, dtype, opset)
+    reason = _shape_reason(layout, uses, dtype) or (
+        _standard_reason(scheme, layout, uses or (), opset)
+        if wanted == "dequantize_linear"
+        else _kernel_reason(scheme, layout, uses or ())
+    )
     if reason:
         return "folded", f"no {name}: {reason}"
     return ("matmul_nbits" if wanted == "auto" else wanted), ""
 
 
-def _reason(
-    wanted: Storage,
-    scheme: Scheme,
-    layout: Layout,
-    uses: Sequence[Use] | None,
-    dtype: ir.DataType | None,
-    opset: int,
-) -> str:
+def _shape_reason(layout: Layout, uses: Sequence[Use] | None, dtype: ir.DataType | None) -> str:
     if not uses:
         return "something else than products and gathers reads the weight"
     if any((use.row_axis,) != layout.row_axes for use in uses):
         return "its blocks lie across what is summed over"
     if dtype not in KERNEL_FLOATS:
         return f"its kernels take no {dtype.name.lower() if dtype else 'unknown'} inputs"
-    if wanted == "dequantize_linear":
-        return _standard_reason(scheme, layout, uses, opset)
-    return _kernel_reason(scheme, layout, uses)
+    return ""
 
 
 def _kernel_reason(scheme: Scheme, layout: Layout, uses: Sequence[Use]) -> str:

@@ -60,9 +60,7 @@ def tap_of(layer: Layer, model: ir.Model, width: int) -> Tap | str:
     return Tap(name=given.name, width=width)
 
 
-def gather(
-    model: ir.Model, taps: Sequence[Tap], context: StepContext, samples: int
-) -> Iterator[Gathered]:
+def gather(model: ir.Model, taps: Sequence[Tap], context: StepContext, samples: int) -> Iterator[Gathered]:
     """Run the model over the calibration data, once for each group of taps whose moments fit into memory.
 
     Each group's moments are to be let go of before the next is asked for. The model is as it was in between.
@@ -76,7 +74,9 @@ def gather(
         seen = 0
         for seen, total in _pass(model, store, context, samples):
             share = (number + 0.5 * seen / max(total, 1)) / len(groups)
-            context.report(0.8 * min(share, 1.0), f"gathering the inputs of {len(group)} layers, sample {seen}")
+            context.report(
+                0.8 * min(share, 1.0), f"gathering the inputs of {len(group)} layers, sample {seen}"
+            )
         refused = {name: _refusal(name, moments) for name, moments in store.items() if not moments.usable}
         yield Gathered(
             moments={name: moments for name, moments in store.items() if name not in refused},

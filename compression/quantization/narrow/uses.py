@@ -44,7 +44,11 @@ def _uses(value: ir.Value, *, flipped: bool) -> tuple[Use, ...] | None:
     for node, index in value.uses():
         if node.domain not in DEFAULT_DOMAINS:
             return None
-        more = _through(node, flipped) if node.op_type in ("Transpose", "Identity") else _direct(node, index, flipped)
+        more = (
+            _through(node, flipped)
+            if node.op_type in ("Transpose", "Identity")
+            else _direct(node, index, flipped)
+        )
         if more is None:
             return None
         found += more

@@ -41,4 +41,5 @@ def find_scales(
 def input_scales(magnitudes: Doubles, alpha: float) -> Floats:
     """s = m^alpha, divided by the geometric mean of its extremes so that neither side grows out of range."""
     level = np.maximum(magnitudes / max(float(magnitudes.max()), 1e-30), _LEAST) ** alpha
-    return (level / np.sqrt(level.max() * level.min())).astype(np.float32)
+    scales: Floats = (level / np.sqrt(level.max() * level.min())).astype(np.float32)
+    return scales

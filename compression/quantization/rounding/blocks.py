@@ -88,7 +88,9 @@ def decode(codes: Codes, grid: Grid) -> Floats:
     out = np.empty(codes.shape, np.float32)
     for part in strips(codes.shape):
         rows = grid.rows(part)
-        np.subtract(codes[part], spread(rows.zero_point, rows.scheme, codes.shape[1]), out=out[part], dtype=np.float32)
+        np.subtract(
+            codes[part], spread(rows.zero_point, rows.scheme, codes.shape[1]), out=out[part], dtype=np.float32
+        )
         out[part] *= spread(rows.scale, rows.scheme, codes.shape[1])
     return out
 

@@ -26,13 +26,11 @@ class Effort:
     """Added to the diagonal of H, as a share of its mean."""
     passes: int = 2
     """Of GPTQ, each on the scales that suit the codes of the one before."""
-    sweeps: int = 2
+    sweeps: int = 1
     """Of coordinate descent after each pass."""
 
 
-def round_by_gptq(
-    weight: Floats, scheme: Scheme, moments: Doubles, effort: Effort | None = None
-) -> Rounded:
+def round_by_gptq(weight: Floats, scheme: Scheme, moments: Doubles, effort: Effort | None = None) -> Rounded:
     """The matrix (rows, K) as codes whose outputs on the calibration rows stay near.
 
     Args:
@@ -56,7 +54,7 @@ def round_by_gptq(
         steps, origin = _steps(grid, weight.shape[1], order)
         codes = _pass(columns, steps, origin, scheme, factor.astype(np.float32))
         for _ in range(effort.sweeps):
-            _descend(columns, codes, steps, origin, scheme, single)
+            _descend(columns, codes, steps, origin, scheme=scheme, hessian=single)
         whole = np.empty(weight.shape, np.uint8)
         whole[:, order] = codes.T.astype(np.uint8)
         grid = rescaled(weight, whole, grid, hessian)
@@ -99,7 +97,8 @@ def _steps(grid: Grid, width: int, order: np.ndarray) -> tuple[Floats, Floats]:
 
 
 def _nearest(row: Floats, step: Floats, origin: Floats, scheme: Scheme) -> Floats:
-    return np.clip(np.rint(row / step) + origin, 0, scheme.top)
+    codes: Floats = np.clip(np.rint(row / step) + origin, 0, scheme.top)
+    return codes
 
 
 def _pass(columns: Floats, steps: Floats, origin: Floats, scheme: Scheme, factor: Floats) -> Floats:
@@ -119,7 +118,7 @@ def _pass(columns: Floats, steps: Floats, origin: Floats, scheme: Scheme, factor
 
 
 def _descend(
-    columns: Floats, codes: Floats, steps: Floats, origin: Floats, scheme: Scheme, hessian: Floats
+    columns: Floats, codes: Floats, steps: Floats, origin: Floats, *, scheme: Scheme, hessian: Floats
 ) -> None:
     """A sweep in which each input's codes take the best place, all others given; never raises the error."""
     error = columns - (codes - origin) * steps
@@ -137,4 +136,3 @@ def _descend(
             codes[row] = best
             local[k:] += inner[k:, k, None] * moved[k]
         pull += hessian[:, start:stop] @ moved
-

@@ -66,7 +66,7 @@ def _search(blocks: Floats, importance: Floats, scheme: Scheme) -> tuple[Floats,
     scratch = np.empty_like(blocks)
     for share in SHRINKS:
         scale, zero = _extremes(blocks, scheme, share)
-        error = _error(blocks, scale, zero, importance, scheme, scratch)
+        error = _error(blocks, scale, zero, importance=importance, scheme=scheme, scratch=scratch)
         better = error < least
         least = np.where(better, error, least)
         best_scale = np.where(better, scale, best_scale)
@@ -75,7 +75,7 @@ def _search(blocks: Floats, importance: Floats, scheme: Scheme) -> tuple[Floats,
 
 
 def _error(
-    blocks: Floats, scale: Floats, zero: Codes, importance: Floats, scheme: Scheme, scratch: Floats
+    blocks: Floats, scale: Floats, zero: Codes, *, importance: Floats, scheme: Scheme, scratch: Floats
 ) -> Floats:
     """Importance-weighted squared error of each block, in units that do not overflow float32."""
     step, origin = scale[:, :, None], zero[:, :, None].astype(np.float32)

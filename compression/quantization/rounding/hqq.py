@@ -70,7 +70,8 @@ def _solve(blocks: Floats, grid: Grid) -> tuple[Floats, Codes]:
 
 
 def _codes(weight: Floats, scale: Floats, zero: Floats, scheme: Scheme) -> Floats:
-    return np.clip(np.rint(weight / scale + zero), 0, scheme.top)
+    codes: Floats = np.clip(np.rint(weight / scale + zero), 0, scheme.top)
+    return codes
 
 
 def _shrink(error: Floats, beta: float) -> Floats:

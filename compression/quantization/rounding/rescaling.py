@@ -46,5 +46,7 @@ def _scales(system: Doubles, right: Doubles, old: Floats) -> Floats:
     residual = right - np.einsum("rgh,rh->rg", system, old.astype(np.float64))
     system[:, index, index] += RIDGE * mean
     found = old + np.linalg.solve(system, residual[:, :, None])[:, :, 0]
-    keep = ~np.isfinite(found) | (found * old <= 0) | (np.abs(found) < TINY) | (np.abs(found) > 4 * np.abs(old))
+    keep = (
+        ~np.isfinite(found) | (found * old <= 0) | (np.abs(found) < TINY) | (np.abs(found) > 4 * np.abs(old))
+    )
     return np.where(keep, old, found).astype(np.float32)
