@@ -323,7 +323,7 @@ def _page(bench: Bench, measured: Sequence[Measured]) -> Iterator[str]:
     yield f"{len(bench.products)} products, 4 bits in blocks of {BLOCK}. Calibration: {SAMPLES} x {LENGTH} tokens of"
     yield f"Python's language reference. Judged on {HELD_OUT} sentences out of the docstrings of numpy and the standard"
     yield "library, which are not among them.\n"
-    yield "| by | bits per weight | output error | hidden SQNR | cosine, mean | cosine, lowest | file | seconds | speed |"
+    yield "| by | bits per weight | output error | hidden SQNR | mean cosine | least cosine | file | seconds | speed |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for item in measured:
         cells = [
@@ -357,7 +357,8 @@ def _verdict(measured: Sequence[Measured]) -> Iterator[str]:
         if name in by_name:
             yield f"- gptq against {name}: {1 - own.error / by_name[name].error:.0%} less output error."
     worse = [name for name, error in own.layers.items() if error > nearest.layers[name]]
-    yield f"- Products on which gptq is worse than rounding to the nearest on held-out rows: {len(worse)} of {len(own.layers)}."
+    yield "- Products on which gptq is worse than rounding to the nearest on held-out rows:"
+    yield f"  {len(worse)} of {len(own.layers)}."
 
 
 def _version(package: str) -> str:
