@@ -16,6 +16,7 @@ class Builder:
 
     beside: ir.Value
     names: Names
+    opset: int
     nodes: list[ir.Node] = field(default_factory=list)
 
     @property

@@ -42,6 +42,7 @@ def find_codes(
     input_scales: Floats | None,
     *,
     spill: Spill,
+    stored_bits: int,
 ) -> Narrowed:
     """Round a weight, a strip of rows at a time, each by whatever leaves its outputs nearest on rows kept aside.
 
@@ -52,8 +53,9 @@ def find_codes(
         moments: of the layer's inputs, where there are any; else the weight's own error is what counts.
         input_scales: what the inputs will be divided by (AWQ), float32 (K,).
         spill: where the codes go.
+        stored_bits: bits that each code takes there.
     """
-    sinks = [spill.sink() for _ in PLANES[asked.scheme.bits]]
+    sinks = [spill.sink() for _ in PLANES[stored_bits]]
     errors, names = Errors(), []
     scales: list[Floats] = []
     zeros: list[Codes] = []
@@ -62,7 +64,7 @@ def find_codes(
         weight = layout.strip(whole, rows)
         best = _best(weight, asked, moments, input_scales, errors)
         codes = in_blocks(best.rounded.codes, asked.scheme)
-        for sink, plane in zip(sinks, pack(codes, asked.scheme.bits), strict=True):
+        for sink, plane in zip(sinks, pack(codes, stored_bits), strict=True):
             sink.write(plane)
         scales.append(best.rounded.grid.scale)
         zeros.append(best.rounded.grid.zero_point)
@@ -72,11 +74,12 @@ def find_codes(
     count = layout.rows * asked.scheme.count(layout.width) * asked.scheme.size(layout.width)
     planes = tuple(
         sink.tensor(np.dtype(np.uint8), (-(-count * width // 8),))
-        for sink, width in zip(sinks, PLANES[asked.scheme.bits], strict=True)
+        for sink, width in zip(sinks, PLANES[stored_bits], strict=True)
     )
     return Narrowed(
         layout=layout,
         scheme=asked.scheme,
+        stored_bits=stored_bits,
         planes=planes,
         scale=np.concatenate(scales),
         zero_point=np.concatenate(zeros),

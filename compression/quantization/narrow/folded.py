@@ -14,15 +14,18 @@ from compression.quantization.narrow.packing import PLANES, pack
 from compression.quantization.narrow.spill import reshaped
 from compression.quantization.storage import Names, swap
 
+_SLICE_OPSET = 10
+"""The first at which Slice takes its bounds as inputs."""
 
-def store_folded(value: ir.Value, weight: Narrowed, names: Names) -> None:
+
+def store_folded(value: ir.Value, weight: Narrowed, names: Names, *, opset: int) -> None:
     """Replace the constant `value` by operators on its packed codes, for every user at once."""
     tensor = ir.convenience.get_const_tensor(value)
     if tensor is None:
         raise ValueError(f"{value.name} is no constant")
-    build = Builder(beside=value, names=names)
+    build = Builder(beside=value, names=names, opset=opset)
     rows, blocks, size = weight.layout.rows, weight.blocks, weight.size
-    codes = _floats(build, "codes", weight.planes, weight.scheme.bits, (rows, blocks, size))
+    codes = _floats(build, "codes", weight.planes, weight.stored_bits, (rows, blocks, size))
     centred = build.node("Sub", [codes, _zero(build, weight)], "centred")
     scale = build.floats("scale", weight.scale[:, :, None])
     matrix = _unblocked(build, build.node("Mul", [centred, scale], "scaled"), weight)
@@ -36,8 +39,8 @@ def _zero(build: Builder, weight: Narrowed) -> ir.Value:
     if weight.scheme.symmetric:
         return build.floats("zero_point", float(weight.scheme.middle))
     shape = (weight.layout.rows, weight.blocks, 1)
-    planes = tuple(ir.Tensor(plane) for plane in pack(weight.zero_point, weight.scheme.bits))
-    return _floats(build, "zero_points", planes, weight.scheme.bits, shape)
+    planes = tuple(ir.Tensor(plane) for plane in pack(weight.zero_point, weight.stored_bits))
+    return _floats(build, "zero_points", planes, weight.stored_bits, shape)
 
 
 def _floats(
@@ -87,6 +90,8 @@ def _unblocked(build: Builder, blocks: ir.Value, weight: Narrowed) -> ir.Value:
 
 
 def _cut(build: Builder, value: ir.Value, what: str, *, axis: int, length: int) -> ir.Value:
+    if build.opset < _SLICE_OPSET:
+        return build.node("Slice", [value], f"{what}_cut", starts=[0], ends=[length], axes=[axis])
     bounds = [
         build.integers(name, [number]) for name, number in (("from", 0), ("to", length), ("axis", axis))
     ]

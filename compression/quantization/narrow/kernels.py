@@ -26,7 +26,7 @@ def store_in_kernels(
     """
     uses, between = uses_of(value) or (), transposes_of(value)
     dtype = value.dtype or ir.DataType.FLOAT
-    build = Builder(beside=value, names=names)
+    build = Builder(beside=value, names=names, opset=model.opset_imports.get("", 0))
     shape = (weight.layout.rows, weight.blocks, weight.size * weight.scheme.bits // 8)
     kinds = {use.kind for use in uses}
     flat = (shape[0], shape[1] * shape[2])
@@ -45,12 +45,12 @@ def store_in_kernels(
     model.opset_imports.setdefault(MICROSOFT, 1)
 
 
-def store_standard(value: ir.Value, weight: Narrowed, names: Names) -> None:
+def store_standard(model: ir.Model, value: ir.Value, weight: Narrowed, names: Names) -> None:
     """Replace the constant by DequantizeLinear on blocks of 4 or 8 bit integers, [K, rows] for every product.
 
     Symmetric codes are stored signed, without zero points; others unsigned.
     """
-    build = Builder(beside=value, names=names)
+    build = Builder(beside=value, names=names, opset=model.opset_imports.get("", 0))
     dtype = value.dtype or ir.DataType.FLOAT
     width, rows = weight.layout.width, weight.layout.rows
     codes = _all_codes(weight).reshape(rows, -1)[:, :width].T
@@ -162,7 +162,7 @@ def _all_codes(weight: Narrowed) -> np.ndarray:
     from compression.quantization.narrow.packing import unpack
 
     count = weight.layout.rows * weight.blocks * weight.size
-    return unpack(tuple(plane.numpy() for plane in weight.planes), weight.scheme.bits, count)
+    return unpack(tuple(plane.numpy() for plane in weight.planes), weight.stored_bits, count)
 
 
 def _integer_type(weight: Narrowed) -> tuple[ir.DataType, int]:

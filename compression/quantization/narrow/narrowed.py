@@ -42,6 +42,8 @@ class Narrowed:
 
     layout: Layout
     scheme: Scheme
+    stored_bits: int
+    """Bits of a code in the planes: the scheme's, or 8 where they cannot be taken apart."""
     planes: tuple[ir.TensorProtocol, ...]
     scale: Floats
     """(rows, blocks)"""
@@ -62,8 +64,8 @@ class Narrowed:
         return self.scheme.size(self.layout.width)
 
 
-def narrowed_bytes(rows: int, width: int, scheme: Scheme) -> int:
+def narrowed_bytes(rows: int, width: int, scheme: Scheme, stored_bits: int) -> int:
     """Bytes of codes, scales and zero points in the file."""
     blocks = rows * scheme.count(width)
-    codes = plane_bytes(blocks * scheme.size(width), scheme.bits)
-    return codes + 4 * blocks + (0 if scheme.symmetric else plane_bytes(blocks, scheme.bits))
+    codes = plane_bytes(blocks * scheme.size(width), stored_bits)
+    return codes + 4 * blocks + (0 if scheme.symmetric else plane_bytes(blocks, stored_bits))

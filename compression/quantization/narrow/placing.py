@@ -9,7 +9,7 @@ from compression.quantization.narrow.folded import store_folded
 from compression.quantization.narrow.input_scaling import divide_inputs
 from compression.quantization.narrow.kernels import ACCURACY, store_in_kernels, store_standard
 from compression.quantization.narrow.planning import Item
-from compression.quantization.narrow.settings import Storage
+from compression.quantization.narrow.settings import SHIFT_OPSET, Storage
 from compression.quantization.narrow.table import form_for
 from compression.quantization.narrow.uses import uses_of
 from compression.quantization.storage import Names
@@ -48,9 +48,9 @@ def place(
         if narrowed is None:
             continue
         if folded_only or item.form == "folded":
-            store_folded(value, narrowed, names)
+            store_folded(value, narrowed, names, opset=model.opset_imports.get("", 0))
         elif item.form == "dequantize_linear":
-            store_standard(value, narrowed, names)
+            store_standard(model, value, narrowed, names)
         else:
             store_in_kernels(model, value, narrowed, names, accuracy=accuracy)
 
@@ -61,6 +61,8 @@ def _form(item: Item, wanted: Storage, opset: int) -> tuple[Storage, str]:
     narrowed = item.narrowed
     if narrowed is None:
         return "folded", ""
+    if narrowed.stored_bits != narrowed.scheme.bits:
+        return "folded", f"a byte for each code, since the operator set stays below {SHIFT_OPSET}"
     dtype = item.tensor.dtype
     if dtype == ir.DataType.FLOAT16 and float(np.abs(narrowed.scale).min()) < _SMALLEST_HALF:
         return "folded", "no MatMulNBits: its scales are too small for float16"

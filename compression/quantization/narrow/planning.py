@@ -35,8 +35,10 @@ class Item:
 
     @property
     def bytes_after(self) -> int:
-        scheme = self.narrowed.scheme if self.narrowed else None
-        return narrowed_bytes(self.layout.rows, self.layout.width, scheme) if scheme else 0
+        made = self.narrowed
+        if made is None:
+            return 0
+        return narrowed_bytes(self.layout.rows, self.layout.width, made.scheme, made.stored_bits)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +98,9 @@ def _item(model: ir.Model, layer: Layer, value: ir.Value, readers: Sequence[Laye
         tap = "layers with different inputs share its weight"
     item = Item(layer=lead, value=value, tensor=tensor, layout=layout, tap=tap)
     scheme = asked.scheme
-    after = narrowed_bytes(layout.rows, layout.width, scheme)
-    after += folding_bytes(scheme.bits, symmetric=scheme.symmetric)
+    stored = asked.stored_bits(model.opset_imports.get("", 0))
+    after = narrowed_bytes(layout.rows, layout.width, scheme, stored)
+    after += folding_bytes(stored, symmetric=scheme.symmetric)
     if after >= tensor.nbytes:
         item.kept = f"{scheme.bits} bits would be no smaller ({tensor.nbytes} bytes now)"
     return item

@@ -23,7 +23,7 @@ def round_items(
     Raises:
         DataMismatch: the calibration data does not fit the model.
     """
-    spill = Spill(folder=context.workdir)
+    spill, opset = Spill(folder=context.workdir), model.opset_imports.get("", 0)
     waiting = [item for item in items if item.kept is None]
     facts: dict[str, float] = {}
     wants = asked.algorithm != "rtn" and Role.CALIBRATION in context.data
@@ -31,18 +31,24 @@ def round_items(
     gathered = gather(model, taps, context, asked.samples) if taps else ()
     for passes, found in enumerate(gathered, start=1):
         facts = {"calibration_samples": found.samples, "passes": passes}
-        _round_found(waiting, found, asked, context, spill)
+        _round_found(waiting, found, asked, context, spill=spill, opset=opset)
     rest = [item for item in waiting if item.narrowed is None]
     for count, item in enumerate(rest):
         context.report(0.8 * (count / max(len(rest), 1)) if not taps else 0.8, f"rounding {item.value.name}")
-        _round(item, asked, None, None, spill)
+        _round(item, asked, None, None, spill=spill, opset=opset)
     for item in waiting:
         _bounded(item, asked)
     return facts
 
 
 def _round_found(
-    waiting: Sequence[Item], found: Gathered, asked: Narrowing, context: StepContext, spill: Spill
+    waiting: Sequence[Item],
+    found: Gathered,
+    asked: Narrowing,
+    context: StepContext,
+    *,
+    spill: Spill,
+    opset: int,
 ) -> None:
     for count, (name, group) in enumerate(_by_tap(waiting)):
         if name in found.refused:
@@ -56,7 +62,7 @@ def _round_found(
             scales = common_scales([(item.tensor, item.layout) for item in group], asked.scheme, moments)
         for item in group:
             context.report(0.8 * found.share, f"rounding {item.value.name} ({count + 1} inputs done)")
-            _round(item, asked, moments, scales, spill)
+            _round(item, asked, moments, scales, spill=spill, opset=opset)
 
 
 def _by_tap(items: Sequence[Item]) -> Iterator[tuple[str, list[Item]]]:
@@ -68,11 +74,12 @@ def _by_tap(items: Sequence[Item]) -> Iterator[tuple[str, list[Item]]]:
 
 
 def _round(
-    item: Item, asked: Narrowing, moments: Moments | None, scales: Floats | None, spill: Spill
+    item: Item, asked: Narrowing, moments: Moments | None, scales: Floats | None, *, spill: Spill, opset: int
 ) -> None:
-    made = find_codes(item.tensor, item.layout, asked, moments, scales, spill=spill)
+    bits = asked.stored_bits(opset)
+    made = find_codes(item.tensor, item.layout, asked, moments, scales, spill=spill, stored_bits=bits)
     if scales is not None and made.errors.output_noise > made.errors.nearest_noise:
-        made = find_codes(item.tensor, item.layout, asked, moments, None, spill=spill)
+        made = find_codes(item.tensor, item.layout, asked, moments, None, spill=spill, stored_bits=bits)
         made = replace(made, algorithm=f"{made.algorithm} (scaled inputs were no better)")
     item.narrowed = made
 

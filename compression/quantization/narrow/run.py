@@ -15,8 +15,8 @@ from compression.quantization.narrow.deciding import Decision, decide
 from compression.quantization.narrow.placing import choose_forms
 from compression.quantization.narrow.planning import Item, Plan, plan
 from compression.quantization.narrow.rounding_items import round_items
-from compression.quantization.narrow.settings import Narrowing
-from compression.quantization.narrow.table import SHIFT_OPSET, STANDARD_OPSET
+from compression.quantization.narrow.settings import SHIFT_OPSET, Narrowing
+from compression.quantization.narrow.table import STANDARD_OPSET
 from compression.quantization.probe import fidelity
 
 _STANDARD_IR = 10
@@ -62,20 +62,27 @@ def narrow_weights(
 
 
 def _raise_opset(model: ir.Model, asked: Narrowing) -> list[str]:
-    """Raises the operator set where the storage wants it; says so where that cannot be."""
-    wanted = STANDARD_OPSET if asked.storage == "dequantize_linear" else SHIFT_OPSET
-    before = model.opset_imports.get("", wanted)
-    if before >= wanted:
-        return []
-    try:
+    """Raises the operator set where the storage wants it; says so where that cannot be.
+
+    Tried on a copy first: a model that could not be raised is of no more use.
+    """
+    before = model.opset_imports.get("", STANDARD_OPSET)
+    standard = asked.storage == "dequantize_linear"
+    notes = []
+    for wanted in (STANDARD_OPSET, SHIFT_OPSET) if standard else (SHIFT_OPSET,):
+        if before >= wanted:
+            break
+        try:
+            upgrade_opset(model.clone(), wanted)
+        except NotApplicable as error:
+            notes.append(f"the operator set stays below {wanted}: {error.message}")
+            continue
         upgrade_opset(model, wanted)
-    except NotApplicable as error:
-        if asked.storage != "dequantize_linear" or before < SHIFT_OPSET:
-            raise
-        return [f"the operator set stays at {before}: {error.message}"]
-    if wanted == STANDARD_OPSET:
+        notes.append(f"the operator set was raised from {before} to {wanted}")
+        break
+    if standard and model.opset_imports.get("", 0) >= STANDARD_OPSET:
         model.ir_version = max(model.ir_version, _STANDARD_IR)
-    return [f"the operator set was raised from {before} to {wanted}"]
+    return notes
 
 
 @dataclass(frozen=True, kw_only=True)

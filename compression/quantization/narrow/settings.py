@@ -5,6 +5,8 @@ from typing import Literal
 
 from compression.quantization.rounding.blocks import Scheme
 
+SHIFT_OPSET = 11
+"""The first that has BitShift."""
 Algorithm = Literal["rtn", "hqq", "gptq", "awq"]
 Storage = Literal["auto", "matmul_nbits", "dequantize_linear", "folded"]
 
@@ -25,6 +27,10 @@ class Narrowing:
     def by_inputs(self) -> bool:
         """Whether the rounding is fitted to what the layers are fed."""
         return self.algorithm in ("gptq", "awq")
+
+    def stored_bits(self, opset: int) -> int:
+        """Bits of a code in the file: its own, or 8 where the operator set cannot take bytes apart."""
+        return self.scheme.bits if opset >= SHIFT_OPSET else 8
 
     def words(self) -> str:
         part = "per channel" if self.scheme.block is None else f"in blocks of {self.scheme.block}"

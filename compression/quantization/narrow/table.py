@@ -22,7 +22,6 @@ KERNEL_BITS = frozenset({2, 4, 8})
 KERNEL_BLOCKS = frozenset({16, 32, 64, 128, 256})
 STANDARD_BITS = frozenset({4, 8})
 STANDARD_OPSET = 21
-SHIFT_OPSET = 11
 KERNEL_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})
 
 

@@ -297,3 +297,33 @@ def test_int8_in_blocks_is_not_the_plain_int8(tmp_path):
     given = graphs.feeds(graphs.plain(), 4)
     before, after = graphs.answers(tmp_path / "original.onnx", given), graphs.answers(path, given)
     assert sqnr_db(before[0], after[0]) > 36
+
+
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_where_bits_cannot_be_taken_apart_codes_take_bytes(symmetric, tmp_path, monkeypatch):
+    from compression.quantization.narrow import run as module
+
+    def refuse(*_):
+        raise NotApplicable("Foo has no newer form")
+
+    monkeypatch.setattr(module, "upgrade_opset", refuse)
+    model, matrix = weights("matmul", width=70)
+    model.opset_import[0].version = 9
+    outcome, path = run(model, tmp_path, bits=3, symmetric=symmetric)
+    assert "byte for each code" in outcome.layers[0].note and "Foo" in outcome.notes[0]
+    assert onnx.load(path).opset_import[0].version == 9
+    values = round_to_nearest(matrix, Scheme(bits=3, block=16, symmetric=symmetric)).values()
+    seen = graphs.answers(path, {"x": np.eye(70, dtype=np.float32)})[0].T
+    np.testing.assert_allclose(seen, values, rtol=1e-6, atol=1e-8)
+
+
+def test_stacked_matrices_get_a_grid_each(tmp_path):
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], name="m")
+    stack = [graphs.weight("w", 3, 64, 48)]
+    model = graphs.build(
+        [node], stack, [("x", TensorProto.FLOAT, [3, "n", 64])], [("y", TensorProto.FLOAT, [3, "n", 48])]
+    )
+    _, path = run(model, tmp_path, samples=0, algorithm="hqq")
+    given = {"x": np.random.default_rng(0).normal(size=(3, 5, 64)).astype(np.float32)}
+    before, after = graphs.answers(tmp_path / "original.onnx", given), graphs.answers(path, given)
+    assert sqnr_db(before[0], after[0]) > 20
