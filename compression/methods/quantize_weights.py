@@ -90,9 +90,9 @@ class QuantizeWeights(NarrowingMethod):
         ge=0,
         le=120,
         description=(
-            "where the model's outputs come out less true than this (dB) at int8 per channel, the layers that spoil "
-            "them are found by trial and stored as int16 instead, and 0 leaves all at int8; otherwise the report "
-            "says so. Null for 25 at int8 per channel, and no bound otherwise"
+            "where the model's outputs come out less true than this (dB), the layers that spoil them are found by "
+            "trial and get more bits: int16 at int8 per channel, 8 bits otherwise. Null for 25 at int8 per channel, "
+            "and no bound otherwise; 0 for no bound"
         ),
     )
 

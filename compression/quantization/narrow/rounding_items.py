@@ -16,14 +16,14 @@ from compression.quantization.rounding.blocks import Floats
 
 
 def round_items(
-    model: ir.Model, items: Sequence[Item], asked: Narrowing, context: StepContext
+    model: ir.Model, items: Sequence[Item], asked: Narrowing, context: StepContext, spill: Spill
 ) -> dict[str, float]:
     """Fill in `narrowed` of every item that is not kept; returns facts for the report.
 
     Raises:
         DataMismatch: the calibration data does not fit the model.
     """
-    spill, opset = Spill(folder=context.workdir), model.opset_imports.get("", 0)
+    opset = model.opset_imports.get("", 0)
     waiting = [item for item in items if item.kept is None]
     facts: dict[str, float] = {}
     wants = asked.algorithm != "rtn" and Role.CALIBRATION in context.data
@@ -89,7 +89,6 @@ def _bounded(item: Item, asked: Narrowing) -> None:
         return
     reached = item.narrowed.errors.sqnr_db
     if reached < asked.min_sqnr_db:
-        item.kept = (
-            f"{asked.words()} would reach {reached:.1f} dB only, below min_sqnr_db = {asked.min_sqnr_db:g}"
-        )
+        words = asked.scheme.words()
+        item.kept = f"{words} would reach {reached:.1f} dB only, below min_sqnr_db = {asked.min_sqnr_db:g}"
         item.narrowed = None

@@ -12,10 +12,12 @@ from compression.graph import layers as layers_of
 from compression.method import LayerOutcome, StepContext, StepOutcome
 from compression.quantization.check import OutputCheck, figures, output_check
 from compression.quantization.narrow.deciding import Decision, decide
+from compression.quantization.narrow.mending import mend
 from compression.quantization.narrow.placing import choose_forms
 from compression.quantization.narrow.planning import Item, Plan, plan
 from compression.quantization.narrow.rounding_items import round_items
 from compression.quantization.narrow.settings import SHIFT_OPSET, Narrowing
+from compression.quantization.narrow.spill import Spill
 from compression.quantization.narrow.table import STANDARD_OPSET
 from compression.quantization.probe import fidelity
 
@@ -45,7 +47,12 @@ def narrow_weights(
     notes = list(_raise_opset(model, asked))
     planned = plan(model, chosen, layers_of(model), asked)
     check = output_check(model, context, min_output_sqnr_db or 0.0)
-    facts = round_items(model, planned.items, asked, context)
+    spill = Spill(folder=context.workdir)
+    facts = round_items(model, planned.items, asked, context, spill)
+    if min_output_sqnr_db:
+        context.report(0.8, "looking for the layers that spoil the outputs")
+        mended = mend(model, planned.items, asked, check, spill=spill, bound=min_output_sqnr_db)
+        notes += [mended] if mended else []
     choose_forms(planned.items, asked.storage, opset=model.opset_imports.get("", 0))
     context.report(0.82, "comparing forms of storage")
     made = decide(model, planned.items, asked, check)
@@ -119,7 +126,8 @@ def _outcome(layer: Layer, planned: Plan, asked: Narrowing, made: "Decision") ->
         return LayerOutcome(
             layer=layer.name, changed=False, note=kept[0] if kept else "it has no float weight matrix"
         )
-    note = f"{asked.words()}, {_found_by(done)}, stored as {_stored_as(done, made)}"
+    words = ", ".join(dict.fromkeys(item.narrowed.scheme.words() for item in done if item.narrowed))
+    note = f"{words}, {_found_by(done)}, stored as {_stored_as(done, made)}"
     parts = [note, *(f"one weight kept: {reason}" for reason in kept)]
     return LayerOutcome(layer=layer.name, changed=True, note="; ".join(parts), numbers=_numbers(done))
 
@@ -155,7 +163,10 @@ def _fallbacks(planned: Plan, asked: Narrowing) -> list[str]:
     nearest = [
         item.layer.name
         for item in planned.items
-        if item.narrowed is not None and item.narrowed.algorithm == "rtn" and asked.algorithm != "rtn"
+        if item.narrowed is not None
+        and item.narrowed.algorithm == "rtn"
+        and item.narrowed.scheme == asked.scheme
+        and asked.algorithm != "rtn"
     ]
     if nearest:
         notes.append(f"rounding to the nearest was no worse than {asked.algorithm} in {_some(nearest)}")

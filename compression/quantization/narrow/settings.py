@@ -31,7 +31,3 @@ class Narrowing:
     def stored_bits(self, opset: int) -> int:
         """Bits of a code in the file: its own, or 8 where the operator set cannot take bytes apart."""
         return self.scheme.bits if opset >= SHIFT_OPSET else 8
-
-    def words(self) -> str:
-        part = "per channel" if self.scheme.block is None else f"in blocks of {self.scheme.block}"
-        return f"{self.scheme.bits} bits {part}"

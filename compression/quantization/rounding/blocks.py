@@ -37,6 +37,10 @@ class Scheme:
     def middle(self) -> int:
         return int(2 ** (self.bits - 1))
 
+    def words(self) -> str:
+        part = "per channel" if self.block is None else f"in blocks of {self.block}"
+        return f"{self.bits} bits {part}"
+
     def size(self, width: int) -> int:
         """Weights in a block of a row of `width`."""
         return width if self.block is None else min(self.block, width)

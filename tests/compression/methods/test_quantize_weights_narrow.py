@@ -271,9 +271,20 @@ def test_a_bound_keeps_what_is_too_coarse(tmp_path):
     assert not outcome.layers[0].changed and "30" in outcome.layers[0].note
 
 
-def test_outputs_below_their_bound_are_told(tmp_path):
-    outcome, _ = run(graphs.plain(), tmp_path, bits=2, min_output_sqnr_db=60)
-    assert any("min_output_sqnr_db" in note for note in outcome.notes)
+def test_outputs_that_no_bits_bring_to_their_bound_are_told(tmp_path):
+    outcome, _ = run(graphs.plain(), tmp_path, bits=2, min_output_sqnr_db=100)
+    assert any("not enough" in note for note in outcome.notes)
+    assert "2 bits" in outcome.layers[0].note
+
+
+def test_layers_that_spoil_the_outputs_get_eight_bits(tmp_path):
+    model = graphs.residual()
+    outcome, path = run(model, tmp_path, bits=3, min_output_sqnr_db=17)
+    wide = [layer.layer for layer in outcome.layers if layer.note.startswith("8 bits")]
+    assert 0 < len(wide) < 4 and any("8 bits in" in note for note in outcome.notes)
+    given = graphs.feeds(model, 2)
+    before, after = graphs.answers(tmp_path / "original.onnx", given), graphs.answers(path, given)
+    assert sqnr_db(before[0], after[0]) > 14
 
 
 def test_an_excluded_layers_shared_weight_stays(tmp_path):
