@@ -17,7 +17,9 @@ CALIBRATION_SAMPLES = 256
 
 
 def make_demo_files(folder: Path) -> float:
-    """Train, and write digits.onnx, calibration.npz (unlabelled) and evaluation.npz (labelled) into `folder`.
+    """Train, and write digits.onnx, training.npz, calibration.npz and evaluation.npz into `folder`.
+
+    Training and evaluation data are labelled; calibration data are not.
 
     Returns the trained classifier's accuracy on the held-out third, as torch computes it.
     """
@@ -38,6 +40,7 @@ def make_demo_files(folder: Path) -> float:
     with torch.no_grad():
         accuracy = float((network(test_x).argmax(1) == test_y).float().mean())
     _export(network, folder / "digits.onnx")
+    np.savez(folder / "training.npz", image=train_x.numpy(), labels=train_y.numpy())
     np.savez(folder / "calibration.npz", image=train_x[:CALIBRATION_SAMPLES].numpy())
     np.savez(folder / "evaluation.npz", image=test_x.numpy(), labels=test_y.numpy())
     return accuracy

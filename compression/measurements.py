@@ -108,7 +108,7 @@ class Measurements(Value):
         (), description="outputs left out of `fidelity`: shapes differ between the models, or strings"
     )
     metric_changes: dict[str, MetricChange] = Field(default_factory=dict)
-    data: Literal["evaluation", "calibration", "synthetic"] = Field(
+    data: Literal["evaluation", "calibration", "training", "synthetic"] = Field(
         description="what the models ran on; synthetic inputs are drawn from the declared shapes"
     )
     samples: int

@@ -247,6 +247,7 @@ def _evaluate(
             evaluation=job.spec.evaluation,
             data=bench.data.get(Role.EVALUATION),
             calibration=bench.data.get(Role.CALIBRATION),
+            training=bench.data.get(Role.TRAINING),
             device=job.device,
             seed=job.spec.seed,
             workdir=workdir,

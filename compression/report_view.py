@@ -18,6 +18,7 @@ SHOWN_LAYERS = 20
 _DATA = {
     "evaluation": "the evaluation data",
     "calibration": "the calibration data",
+    "training": "inputs of the training data",
     "synthetic": "synthetic inputs",
 }
 

@@ -29,6 +29,7 @@ def evaluate(
     evaluation: "Evaluation",
     data: "Dataset | None",
     calibration: "Dataset | None",
+    training: "Dataset | None" = None,
     device: Device,
     seed: int,
     workdir: Path,
@@ -38,8 +39,8 @@ def evaluate(
     """Measure two ONNX files (external data beside them) on the same inputs.
 
     Task metrics come from `data` where it is labelled; fidelity from `data`, else `calibration`, else
-    synthetic inputs. `timing` is held only while inferences are timed, so that no two jobs of a machine time
-    at once.
+    `training`, else synthetic inputs. `timing` is held only while inferences are timed, so that no two jobs of
+    a machine time at once.
 
     Raises:
         ResultRejected: the compressed model cannot be opened or run.
@@ -53,6 +54,7 @@ def evaluate(
         before.summary.inputs,
         evaluation=data,
         calibration=calibration,
+        training=training,
         max_samples=evaluation.max_samples,
         model=before.model,
         seed=seed,

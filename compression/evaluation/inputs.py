@@ -1,6 +1,6 @@
-"""What the models run on: the evaluation data, else the calibration data, else synthetic inputs."""
+"""What the models run on: the evaluation data, else calibration or training data, else synthetic inputs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,11 +18,16 @@ if TYPE_CHECKING:
     from compression.data import Dataset
 
 Feeds = dict[str, npt.NDArray[Any]]
-Origin = Literal["evaluation", "calibration", "synthetic"]
+Origin = Literal["evaluation", "calibration", "training", "synthetic"]
 
 SYNTHETIC_SAMPLES = 16
 FIDELITY_SAMPLES = 256
-"""Samples of unlabelled calibration data: enough for a fidelity figure."""
+"""Samples of calibration or training data, whose labels do not count: enough for a fidelity figure."""
+STAND_IN: Mapping[Origin, str] = {
+    "calibration": "No evaluation data: the models were compared on the calibration data.",
+    "training": "No evaluation data: the models were compared on inputs of the training data, and accuracy was not "
+    "measured, for on data that a model has learned from it flatters.",
+}
 MAX_BATCH = 64
 BATCH_ELEMENTS = 1 << 20
 
@@ -125,23 +130,26 @@ def choose_source(
     *,
     evaluation: "Dataset | None",
     calibration: "Dataset | None",
+    training: "Dataset | None",
     max_samples: int | None,
     model: "ir.Model",
     seed: int,
 ) -> tuple[Source, tuple[str, ...]]:
     """The best source that fits the model's inputs, and notes on what was passed over or made up."""
     notes: list[str] = []
+    stand_in = min(max_samples or FIDELITY_SAMPLES, FIDELITY_SAMPLES)
     offers: tuple[tuple[Origin, Dataset | None, int | None], ...] = (
         ("evaluation", evaluation, max_samples),
-        ("calibration", calibration, min(max_samples or FIDELITY_SAMPLES, FIDELITY_SAMPLES)),
+        ("calibration", calibration, stand_in),
+        ("training", training, stand_in),
     )
     for origin, dataset, limit in offers:
         if dataset is None:
             continue
         problems = fit_problems(inputs, dataset.summary)
         if not problems:
-            if origin == "calibration":
-                notes.append("No evaluation data: the models were compared on the calibration data.")
+            if origin in STAND_IN:
+                notes.append(STAND_IN[origin])
             return Source(origin=origin, inputs=tuple(inputs), dataset=dataset, limit=limit), tuple(notes)
         notes.append(f"The {origin} data does not fit the model and was left out: {problems[0].message}.")
     notes.append(

@@ -192,6 +192,10 @@ class Distill(TrainingMethod):
                 hint="add an array named 'labels' to the training data, or give alpha a value above 0",
             )
 
+    def _no_labels(self, data: Mapping[Role, DatasetSummary]) -> tuple[Problem, ...]:
+        """The teacher's answers stand in for them; `_nothing_to_learn` knows where they do not."""
+        return ()
+
     def _unlabelled(self, data: Mapping[Role, DatasetSummary]) -> tuple[Problem, ...]:
         training = data.get(Role.TRAINING)
         if training is None or training.labelled or self.alpha in (0, 1) or self.loss == "self":

@@ -230,6 +230,12 @@ class _Run:
 
     def _diverge(self) -> None:
         if not self.record.best_epoch and not any(epoch.number for epoch in self.record.epochs):
+            if not self.record.steps:
+                raise NotApplicable(
+                    "the loss is not finite before the first step",
+                    where="data.training",
+                    hint="look for NaN, infinity and very large numbers in the training data",
+                )
             raise NotApplicable(
                 f"the loss is no longer finite after {self.record.steps} steps",
                 where="learning_rate",

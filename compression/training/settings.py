@@ -101,7 +101,7 @@ class TrainingMethod(LearningMethod):
         found = obstacle_problems(self.method, model)
         return forecast.model_copy(
             update={
-                "problems": (*forecast.problems, *found, *self._too_few(data)),
+                "problems": (*forecast.problems, *found, *self._too_few(data), *self._no_labels(data)),
                 "warnings": (*forecast.warnings, *self._unlabelled(data)),
                 "peak_memory_bytes": training_memory(model, self.batch_size),
             }
@@ -128,9 +128,22 @@ class TrainingMethod(LearningMethod):
             ),
         )
 
+    def _no_labels(self, data: Mapping[Role, DatasetSummary]) -> tuple[Problem, ...]:
+        training = data.get(Role.TRAINING)
+        if self.loss in ("auto", "self") or training is None or training.labelled:
+            return ()
+        return (
+            Problem(
+                code="data_missing",
+                message=f"the loss {self.loss} needs labels; the training dataset has none",
+                where="data.training",
+                hint="add an array named 'labels', or set loss to self",
+            ),
+        )
+
     def _unlabelled(self, data: Mapping[Role, DatasetSummary]) -> tuple[Problem, ...]:
         training = data.get(Role.TRAINING)
-        if training is None or training.labelled or self.loss == "self":
+        if training is None or training.labelled or self.loss != "auto":
             return ()
         return (
             Problem(

@@ -18,8 +18,10 @@ SESSION = re.compile(r"<!-- session -->\n```bash\n(.*?)```", re.DOTALL)
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the session is one with curl")
-def test_the_pasted_curl_session_ends_with_a_smaller_model(served: Served, tmp_path: Path) -> None:
-    (session,) = SESSION.findall(README.read_text())
+def test_the_pasted_curl_sessions_end_with_smaller_models(served: Served, tmp_path: Path) -> None:
+    sessions = SESSION.findall(README.read_text())
+    assert len(sessions) == 2
+    session = "\n".join(sessions)
     (tmp_path / ".venv").symlink_to(sys.prefix)
     root = str(README.parent)
     done = subprocess.run(
@@ -35,7 +37,10 @@ def test_the_pasted_curl_session_ends_with_a_smaller_model(served: Served, tmp_p
     assert small.stat().st_size < original.stat().st_size / 3
     assert onnxruntime.InferenceSession(os.fspath(small)).get_inputs()[0].name == "image"
     assert '"succeeded"' in done.stdout
-    assert "digits" in done.stdout.splitlines()[-1]
+    assert (tmp_path / "student.onnx").stat().st_size < original.stat().st_size / 2
+    verdicts = re.findall(r'"verdict":"(.*?)"', done.stdout)
+    assert len(verdicts) == 5
+    assert all("accuracy" in verdict for verdict in verdicts[1:]), verdicts
 
 
 def test_every_request_in_openapi_examples_is_json() -> None:

@@ -24,7 +24,9 @@ def dataset(folder, **arrays):
     return open_dataset(path, workdir)
 
 
-def measured(folder, original, compressed, *, data=None, calibration=None, log=None, **options):
+def measured(
+    folder, original, compressed, *, data=None, calibration=None, training=None, log=None, **options
+):
     @contextmanager
     def timing():
         if log is not None:
@@ -41,6 +43,7 @@ def measured(folder, original, compressed, *, data=None, calibration=None, log=N
         evaluation=Evaluation(**{"latency": Latency(runs=10), **options}),
         data=data,
         calibration=calibration,
+        training=training,
         device="cpu",
         seed=0,
         workdir=workdir,
@@ -134,6 +137,15 @@ def test_calibration_data_serves_fidelity_and_no_metrics(tmp_path, quick):
     assert not found.original.metrics and set(found.fidelity) == {"logits", "top"}
     assert found.fidelity["top"].sqnr_db is None and found.fidelity["top"].agreement is not None
     assert any("calibration data" in note for note in found.notes)
+
+
+def test_training_data_serve_fidelity_and_no_metrics(tmp_path, quick):
+    original = linear(tmp_path / "a.onnx", WEIGHT)
+    noisy = linear(tmp_path / "b.onnx", WEIGHT, noise=np.float32(0.5))
+    found = measured(tmp_path, original, noisy, training=dataset(tmp_path, x=SAMPLES, labels=LABELS))
+    assert found.data == "training" and found.samples == 256
+    assert not found.original.metrics
+    assert any("training data" in note for note in found.notes)
 
 
 def test_without_data_inputs_are_synthesised_and_it_says_so(tmp_path, quick):

@@ -195,6 +195,14 @@ def test_a_loss_that_is_not_finite_is_refused_with_a_hint(tmp_path: Path) -> Non
     assert "learning rate" in (caught.value.hint or "")
 
 
+def test_a_loss_that_is_not_finite_from_the_start_points_at_the_data(tmp_path: Path) -> None:
+    pixels, labels = digits()
+    data = dataset(tmp_path / "nan", image=np.full_like(pixels[:64], np.nan), labels=labels[:64])
+    with pytest.raises(NotApplicable, match="before the first step") as caught:
+        tuned(tmp_path, data=data)
+    assert caught.value.where == "data.training"
+
+
 def regression(folder: Path) -> Any:
     pixels, _ = digits()
     return dataset(folder / "r", image=pixels[:200] * 1e6, labels=np.float32(1e6) * pixels[:200, :10])
