@@ -35,7 +35,16 @@ def _parameters(parameters: Mapping[str, Any]) -> Iterator[str]:
             left_out = ", ".join(value.get("exclude", ()))
             yield f"layers: {chosen}" + (f" without {left_out}" if left_out else "")
         elif name != "method" and value is not None:
-            yield f"{name}: {value}"
+            yield f"{name}: {_said(value)}"
+
+
+def _said(value: Any) -> str:
+    """Nested parameters as words, those that are not set left out."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_said(part)}" for name, part in value.items() if part is not None)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_said, value))
+    return str(value)
 
 
 def _layer_outcome(layer: Mapping[str, Any]) -> View:

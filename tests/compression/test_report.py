@@ -70,6 +70,7 @@ def document(**other):
             "parameters": {
                 "method": "prune_magnitude",
                 "sparsity": 0.5,
+                "made_of": {"width": 0.5, "depth": None, "parts": ["a", "b"]},
                 "layers": {"include": ["*"], "exclude": ["head"]},
             },
             "seconds": 1.25,
@@ -109,6 +110,7 @@ def test_report_page_shows_steps_layers_metrics_and_notes():
         "3.7x smaller, 1.6x faster, accuracy -3.0 points.",
         "prune_magnitude",
         "sparsity: 0.5",
+        "made_of: width 0.5, parts a, b",
         "layers: * without head",
         "1 of 1 layers changed",
         "half set to zero",
