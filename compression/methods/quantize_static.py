@@ -27,8 +27,10 @@ class QuantizeStatic(NarrowingMethod):
     source: ClassVar[str] = (
         "Jacob et al. 2018, Quantization and training of neural networks for efficient "
         "integer-arithmetic-only inference (arXiv:1712.05877), equations 1-4; QDQ format "
-        "of ONNX QuantizeLinear / DequantizeLinear; entropy: Migacz 2017, 8-bit Inference with TensorRT"
+        "of ONNX QuantizeLinear / DequantizeLinear; entropy: Migacz 2017, 8-bit Inference with TensorRT; "
+        "bias correction: Nagel et al. 2019 (arXiv:1906.04721), section 4.2"
     )
+    version: ClassVar[int] = 2
     needs: ClassVar[frozenset[Role]] = frozenset({Role.CALIBRATION})
     changes: ClassVar[tuple[Change, ...]] = ("values", "dtypes", "structure")
     example: ClassVar[Mapping[str, Any]] = {"method": "quantize_static", "ranges": "percentile"}
@@ -80,6 +82,12 @@ class QuantizeStatic(NarrowingMethod):
         60.0, ge=1, le=3600, description="wall time for building and measuring candidates, about"
     )
 
+    correct_biases: bool = Field(
+        True,
+        description="add to biases what quantization took from the means of layers' outputs; kept only where the "
+        "outputs on samples left out of calibration come nearer to the original's, within a quarter of `max_seconds`",
+    )
+
     def after(self, layer: LayerSummary) -> LayerSummary:
         from compression.quantization.forecast import int8_layer
 
@@ -89,6 +97,7 @@ class QuantizeStatic(NarrowingMethod):
         samples = data[Role.CALIBRATION].samples if Role.CALIBRATION in data else self.max_samples
         per_sample = 0.01 + (model.macs or model.parameters) / 5e9
         search = self.max_seconds / 2 if self.placement == "auto" else 2.0
+        search += self.max_seconds / 8 if self.correct_biases else 0.0
         search += self.max_seconds / 3 if self.ranges == "grid_search" else 0.0
         return super().seconds(model, data) + min(samples, self.max_samples) * per_sample + search
 

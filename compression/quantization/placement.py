@@ -76,6 +76,11 @@ class Decision:
     problems: tuple[str, ...]
     """Candidates that could not be built or did not load, with the runtime's words."""
 
+    def choosing(self, better: Candidate) -> "Decision":
+        """With another candidate in the winner's place."""
+        tried = tuple(better if item is self.chosen else item for item in self.tried)
+        return replace(self, chosen=better, tried=tried)
+
 
 @dataclass(kw_only=True)
 class Placement:
@@ -120,6 +125,15 @@ class Placement:
         fast = [item for item in timed if item.speed is not None and item.speed.low > 1.0]
         chosen = max(fast, key=lambda item: item.speed.speedup if item.speed else 0.0, default=None)
         return Decision(chosen=chosen, tried=(*timed, *strayed), problems=tuple(self.problems))
+
+    def rebuild(self, candidate: Candidate, prepared: ir.Model) -> Candidate | None:
+        """The candidate made from other floats, such as corrected biases; None where it cannot be.
+
+        It takes over the speed: nothing but values may differ.
+        """
+        search = replace(self, prepared=prepared)
+        again = search._build(candidate.name, candidate.groups, candidate.layers)
+        return again and replace(again, speed=candidate.speed, dropped=candidate.dropped)
 
     def _candidates(self) -> Iterator[tuple[float, Candidate]]:
         seen: set[tuple[frozenset[str], int]] = set()

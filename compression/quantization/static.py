@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import onnx_ir as ir
 
@@ -23,6 +23,7 @@ from compression.quantization.placement import Placement
 from compression.quantization.probe import take_probe
 from compression.quantization.qdq import MIN_OPSET, insert
 from compression.quantization.ranges.rules import Ranges
+from compression.quantization.recovery.recovering import correct
 from compression.quantization.regions import ALL_GROUPS, find_region, refusal
 from compression.quantization.target import Activations, IntegerTypes, integer_types
 from compression.quantization.telling import decided, fall_back
@@ -41,6 +42,7 @@ class StaticOptions:
     min_output_sqnr_db: float
     min_sqnr_db: float
     max_seconds: float
+    correct_biases: bool
 
     @property
     def learning(self) -> RangeOptions:
@@ -92,7 +94,15 @@ def quantize_statically(
         problems=list(_troubles(learned.calibration)),
     )
     decision = search.everything() if options.placement == "all" else search.search()
-    details = {
+    notes: tuple[str, ...] = ()
+    details: dict[str, Any] = {}
+    if decision.chosen is not None and options.correct_biases:
+        recovered = correct(
+            search, decision.chosen, samples=options.max_samples, seconds=options.max_seconds / 4
+        )
+        decision = decision.choosing(recovered.candidate)
+        notes, details["bias_correction"] = (recovered.note,), recovered.details
+    details |= {
         "activations": types.activations.__name__,
         "activations_because": types.reason,
         **learned.details,
@@ -100,7 +110,7 @@ def quantize_statically(
     outcome = decided(decision, fallback, reasons, details)
     if decision.chosen is None:
         return outcome
-    return replace(outcome, notes=(*outcome.notes, *_troubles(learned.calibration)))
+    return replace(outcome, notes=(*outcome.notes, *notes, *_troubles(learned.calibration)))
 
 
 class StaticIntegers:

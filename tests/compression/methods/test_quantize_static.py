@@ -12,6 +12,7 @@ from compression.errors import DataMissing, NotApplicable
 from compression.graph import inspect_model, layers
 from compression.methods.quantize_static import QuantizeStatic
 from compression.quantization.affine import sqnr_db
+from compression.quantization.recovery.shifting import shift
 from tests.compression.quantization import graphs
 
 
@@ -168,3 +169,32 @@ def test_nan_in_a_weight_is_refused_naming_it(tmp_path):
     with pytest.raises(NotApplicable) as refused:
         run(model, tmp_path)
     assert refused.value.where == "w"
+
+
+def test_biases_are_corrected_only_where_the_outputs_come_nearer(tmp_path):
+    model = graphs.residual()
+    options = {"placement": "all", "activations": "uint8"}
+    (tmp_path / "plain").mkdir()
+    plain, _ = run(model, tmp_path / "plain", correct_biases=False, **options)
+    corrected, _ = run(model, tmp_path, **options)
+    before, after = (item.details["candidates"][0]["outputs"]["sqnr_db"] for item in (plain, corrected))
+    told = corrected.details["bias_correction"]
+    assert told["before"]["sqnr_db"] == before
+    assert set(told["tried"]) == {"all layers at once", "layer by layer"}
+    assert after == max(before, *(item["sqnr_db"] for item in told["tried"].values()))
+    assert told["kept"] == (after > before)
+    assert ("were corrected" if told["kept"] else "were left") in corrected.notes[-1]
+    assert "bias_correction" not in plain.details
+
+
+def test_a_correction_that_harms_is_not_kept(tmp_path, monkeypatch):
+    def harmful(node, amount, names):
+        shift(node, amount + 1.0, names)
+
+    monkeypatch.setattr("compression.quantization.recovery.bias.shift", harmful)
+    outcome, path = run(graphs.residual(), tmp_path, placement="all")
+    told = outcome.details["bias_correction"]
+    assert not told["kept"]
+    assert "biases were left as they were" in outcome.notes[-1]
+    assert all(item["sqnr_db"] < told["before"]["sqnr_db"] for item in told["tried"].values())
+    assert fidelity(graphs.residual(), tmp_path, path) > 26

@@ -1,0 +1,88 @@
+"""Means of layers' outputs by channel, reduced by the model itself in one pass over the data."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from compression import runtime
+from compression.method import StepContext
+from compression.quantization.probe import Feeds
+from compression.quantization.ranges.beside import Beside
+from compression.quantization.regions import constant_of
+from compression.quantization.storage import Names
+
+Means = dict[str, NDArray[np.float64]]
+_FLOAT, _WHOLE = ir.DataType.FLOAT, ir.DataType.INT64
+
+
+def output_means(
+    model: ir.Model, layers: Sequence[str], feeds: Iterable[Feeds], context: StepContext
+) -> Means:
+    """E[y] of Conv, Gemm and MatMul nodes of the main graph, by name, of shape (output channels,).
+
+    Every position of every sample counts alike. Nothing behind the last of the layers is computed. Layers whose
+    output holds NaN or infinity, or no value, are left out.
+
+    Args:
+        model: stays as it is; of opset 13 at least.
+        layers: names of nodes.
+        feeds: inputs.
+        context: where to run.
+
+    Raises:
+        DataMismatch: the model fails on a feed.
+    """
+    copy = model.clone()
+    names = Names(copy)
+    found = {node.name: node for node in copy.graph if node.name in set(layers)}
+    ends = {name: _reduce(copy.graph, found[name], names) for name in layers}
+    copy.graph.outputs[:] = [value for pair in ends.values() for value in pair]
+    session = runtime.open_session(copy, device=context.device, threads=context.threads, in_order=True)
+    sums: dict[str, Any] = dict.fromkeys(layers, 0.0)
+    counts = dict.fromkeys(layers, 0)
+    for feed in feeds:
+        outputs = runtime.run(session, feed)
+        for name, (total, size) in ends.items():
+            part = outputs[total.name or ""].astype(np.float64)
+            sums[name] = sums[name] + part
+            counts[name] += int(outputs[size.name or ""]) // max(part.size, 1)
+    return _divided(sums, counts)
+
+
+def output_channels(node: ir.Node) -> int:
+    """How many channels a Conv, Gemm or MatMul with a constant weight gives."""
+    tensor = constant_of(node.inputs[1])
+    if tensor is None:
+        return _quantized_channels(node)
+    shape = tensor.shape.numpy()
+    first = node.op_type == "Conv" or (node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1)
+    return int(shape[0] if first else shape[-1])
+
+
+def _quantized_channels(node: ir.Node) -> int:
+    """Of a weight behind DequantizeLinear: it has one scale per output channel."""
+    producer = node.inputs[1].producer() if node.inputs[1] is not None else None
+    scale = None if producer is None else constant_of(producer.inputs[1])
+    if scale is None:
+        raise ValueError(f"{node.name} has no constant weight")
+    return int(scale.size)
+
+
+def _reduce(graph: ir.Graph, node: ir.Node, names: Names) -> tuple[ir.Value, ir.Value]:
+    """The sum over all but the channels, and how many values there are."""
+    output = node.outputs[0]
+    place = Beside(graph, output, names, behind=node, front=None)
+    channels = output_channels(node)
+    shape = [0, channels, -1] if node.op_type == "Conv" else [-1, channels, 1]
+    rows = place.add("Reshape", [output, place.integers(shape)], "rows", _FLOAT)
+    axes = place.integers([0, 2])
+    total = place.add("ReduceSum", [rows, axes], "sum", _FLOAT, {"keepdims": 0})
+    return total, place.add("Size", [output], "size", _WHOLE)
+
+
+def _divided(sums: Mapping[str, Any], counts: Mapping[str, int]) -> Means:
+    means = {name: sums[name] / count for name, count in counts.items() if count}
+    return {name: mean for name, mean in means.items() if np.isfinite(mean).all()}
