@@ -57,9 +57,14 @@ class QuantizeStatic(NarrowingMethod):
     max_samples: int = Field(
         128, ge=1, le=100_000, description="calibration samples to learn ranges from, at most"
     )
+    target: Literal["cpu", "cpu-vnni", "cpu-avx2", "cpu-arm", "cuda", "tensorrt"] = Field(
+        "cpu",
+        description="where the result is to run; `cpu` is the machine (or its GPU) that the job runs on. On another "
+        "target nothing can be timed here: integers go where that target is known to gain from them, unmeasured",
+    )
     activations: Literal["auto", "uint8", "int8"] = Field(
         "auto",
-        description="integer type of activations; `auto` takes what the processor's kernels are made for",
+        description="integer type of activations; `auto` takes what the target's kernels are made for",
     )
     placement: Literal["auto", "all"] = Field(
         "auto",

@@ -16,7 +16,7 @@ from compression.quantization.probe import Feeds
 from compression.quantization.ranges.error import Integers
 from compression.quantization.ranges.rules import Ranges, Rule
 from compression.quantization.regions import ALL_GROUPS, find_region
-from compression.quantization.target import IntegerTypes
+from compression.quantization.target import Target
 
 if TYPE_CHECKING:
     from compression.data import Dataset
@@ -57,7 +57,7 @@ def learn_ranges(
     prepared: ir.Model,
     names: frozenset[str],
     options: RangeOptions,
-    types: IntegerTypes,
+    target: Target,
     *,
     context: StepContext,
     write: Write,
@@ -69,9 +69,8 @@ def learn_ranges(
         DataMismatch: it does not fit the model.
     """
     calibration = _calibrate(prepared, names, options, context)
-    rule = Rule(
-        ranges=options.ranges, integers=Integers(dtype=types.activations), percentile=options.percentile
-    )
+    integers = Integers(dtype=target.activations, centred=target.centred)
+    rule = Rule(ranges=options.ranges, integers=integers, percentile=options.percentile)
     details: dict[str, Any] = {
         "calibration_batches": calibration.batches,
         "tensors_observed": len(calibration.statistics) + len(calibration.refused),

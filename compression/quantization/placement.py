@@ -8,7 +8,7 @@ stays accurate and is faster than the original, beyond noise, wins; where there 
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import onnx_ir as ir
 
@@ -21,12 +21,15 @@ from compression.quantization.latency import Speed, paired_speeds
 from compression.quantization.probe import Fidelity, Probe, compare
 from compression.quantization.weight_only import store_layers
 
+Ladder = tuple[tuple[str, frozenset[Any]], ...]
+
 
 class Integers(Protocol):
     """A way of computing in integers: which layers it can take, and how it rewrites them."""
 
-    ladder: ClassVar[tuple[tuple[str, frozenset[str]], ...]]
-    """Candidates by name, each with the groups of operators it reaches; the last one reaches all."""
+    @property
+    def ladder(self) -> Ladder:
+        """Candidates by name, each with the groups of operators it reaches; the last one reaches all."""
 
     def reach(self, model: ir.Model, layers: Set[str], groups: Set[str]) -> tuple[frozenset[str], int]:
         """The layers that would compute in integers, and how many tensors would: equal answers, equal
@@ -99,6 +102,8 @@ class Placement:
     """Of those, the layers stored as int16."""
     seconds: float
     """Wall time for the whole search, about."""
+    timed: bool = True
+    """Whether speed can be measured here; else the first accurate candidate is taken."""
     problems: list[str] = field(default_factory=list)
     _deadline: float = 0.0
 
@@ -121,6 +126,8 @@ class Placement:
             self.check.context.report(done, f"trying integers in {candidate.name}")
             mended = candidate if self._accurate(candidate) else self._mend(candidate)
             (accurate if self._accurate(mended) else strayed).append(mended)
+            if accurate and not self.timed:
+                return Decision(chosen=mended, tried=(mended, *strayed), problems=tuple(self.problems))
         timed = self._timed(accurate)
         fast = [item for item in timed if item.speed is not None and item.speed.low > 1.0]
         chosen = max(fast, key=lambda item: item.speed.speedup if item.speed else 0.0, default=None)

