@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from compression.errors import CompressionError
 from compression.method import LayerOutcome, StepContext
+from compression.quantization.blaming import share_noise
 from compression.quantization.probe import Fidelity, Probe, fidelity, take_probe
 from compression.quantization.storage import Chain
 
@@ -23,8 +24,6 @@ _SAMPLES = 16
 _PROBE_SECONDS = 4.0
 _TRIALS = 4
 """Inputs for each trial, at most."""
-_LITTLE = 0.1
-"""Noise over signal up to which the noise of layers adds up."""
 _WIDE = 16
 _NARROW = 8
 
@@ -92,9 +91,7 @@ class OutputCheck:
         """What int8 in each layer alone does to the outputs, the best bargain of mending first.
 
         All others are int16 meanwhile: little noise adds up, about, while that of many int8 layers drowns out
-        what one of them does. A group of layers is measured as one and split in halves, the noisiest group
-        always next: one half is measured, and the other gets the rest where the noise is little, or is measured
-        too. When time is up, the layers of a group share its noise.
+        what one of them does.
         """
         costs = {
             name: sum(chain.source.size for chain in own) for name, own in chains.items() if _can_widen(own)
@@ -108,23 +105,9 @@ class OutputCheck:
             _widen(names, chains, _WIDE)
             return max(noise - exact, 0.0)
 
-        groups = [(alone(tuple(costs)), tuple(costs))] if costs else []
-        start, done = time.monotonic(), []
-        while groups and time.monotonic() - start < _SECONDS:
-            noise, names = groups.pop(groups.index(max(groups)))
-            if len(names) == 1:
-                done.append((noise, names))
-                continue
-            left, right = names[: len(names) // 2], names[len(names) // 2 :]
-            taken = alone(left)
-            rest = max(noise - taken, 0.0) if noise < _LITTLE else alone(right)
-            groups += [(taken, left), (rest, right)]
+        noise = share_noise(tuple(costs), alone, until=time.monotonic() + _SECONDS)
         _widen(tuple(costs), chains, _NARROW)
-        blamed = [
-            Blame(layer=name, noise=noise / len(names), cost=costs[name])
-            for noise, names in (*done, *groups)
-            for name in names
-        ]
+        blamed = [Blame(layer=name, noise=own, cost=costs[name]) for name, own in noise.items()]
         return sorted(blamed, key=lambda item: -item.noise / item.cost)
 
     def _quick(self, model: ir.Model) -> tuple["OutputCheck", float]:

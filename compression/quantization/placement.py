@@ -16,11 +16,14 @@ from compression import runtime
 from compression.errors import CompressionError
 from compression.graph import layers as layers_of
 from compression.method import LayerOutcome
+from compression.quantization.blaming import share_noise
 from compression.quantization.check import OutputCheck, figures
 from compression.quantization.latency import Speed, paired_speeds
 from compression.quantization.probe import Fidelity, Probe, compare
 from compression.quantization.weight_only import store_layers
 
+_TRIALS = 2
+"""Samples that a group of layers is tried on."""
 Ladder = tuple[tuple[str, frozenset[Any]], ...]
 
 
@@ -106,6 +109,13 @@ class Placement:
     """Whether speed can be measured here; else the first accurate candidate is taken."""
     problems: list[str] = field(default_factory=list)
     _deadline: float = 0.0
+    _noise: dict[str, float] = field(default_factory=dict)
+    """What layers add to the outputs' noise, as far as it was looked for."""
+
+    @property
+    def _order(self) -> tuple[str, ...]:
+        """The layers as the graph has them, so that halves of a group lie apart."""
+        return tuple(layer.name for layer in layers_of(self.prepared) if layer.name in self.layers)
 
     @property
     def _probe(self) -> Probe:
@@ -154,9 +164,16 @@ class Placement:
                 yield count / len(self.integers.ladder), built
 
     def _build(
-        self, name: str, groups: frozenset[str], layers: frozenset[str], *, whole: bool = True
+        self,
+        name: str,
+        groups: frozenset[str],
+        layers: frozenset[str],
+        *,
+        whole: bool = True,
+        samples: int | None = None,
     ) -> Candidate | None:
-        """Integers in these layers and, for the `whole` result, the weights of all others stored."""
+        """Integers in these layers and, for the `whole` result, the weights of all others stored; judged on the
+        first `samples`."""
         model = self.prepared.clone()
         written = self.integers.write(model, layers, groups)
         if not written:
@@ -164,7 +181,7 @@ class Placement:
         stored = self._store(model, self.layers - set(written)) if whole else ()
         try:
             session = self._open(model)
-            answers = [runtime.run(session, feed) for feed in self._probe.feeds]
+            answers = [runtime.run(session, feed) for feed in self._probe.feeds[:samples]]
         except CompressionError as error:
             self.problems.append(f"{name}: {error.message}")
             return None
@@ -175,7 +192,7 @@ class Placement:
             model=model,
             weight_sqnr_db=written,
             stored=stored,
-            fidelity=compare(self._probe.answers, answers),
+            fidelity=compare(self._probe.answers[:samples], answers),
         )
 
     def _store(self, model: ir.Model, names: frozenset[str]) -> tuple[LayerOutcome, ...]:
@@ -191,8 +208,8 @@ class Placement:
     def _mend(self, candidate: Candidate) -> Candidate:
         """Leave the most harmful layers in floats until the outputs are accurate.
 
-        Noise of single layers adds up, about, so that their trials tell how many must go; a few more go where
-        that was too hopeful.
+        The noise of layers adds up, about, which tells how many must go; a few more go where that was too
+        hopeful.
         """
         harm = self._harm(candidate)
         best, count = candidate, self._too_many(harm)
@@ -206,16 +223,20 @@ class Placement:
         return best
 
     def _harm(self, candidate: Candidate) -> list[tuple[str, float]]:
-        """Layers with the outputs' relative noise when that layer alone computes in integers, the worst
-        first."""
-        alone: list[tuple[str, float]] = []
-        for layer in sorted(candidate.layers):
-            if time.monotonic() > self._deadline:
-                break
-            built = self._build(layer, candidate.groups, frozenset({layer}), whole=False)
-            if built:
-                alone.append((layer, 10 ** (-built.fidelity.sqnr_db / 10)))
-        return sorted(alone, key=lambda item: -item[1])
+        """Layers with what each adds to the outputs' noise when it computes in integers, the worst first.
+
+        What was found for one candidate is not looked for again in the next.
+        """
+        unknown = [name for name in self._order if name in candidate.layers - self._noise.keys()]
+        half = time.monotonic() + (self._deadline - time.monotonic()) / 2
+
+        def noise(names: Sequence[str]) -> float:
+            built = self._build("", candidate.groups, frozenset(names), whole=False, samples=_TRIALS)
+            return float(10 ** (-max(built.fidelity.sqnr_db, -300.0) / 10)) if built else 0.0
+
+        self._noise |= share_noise(unknown, noise, until=half)
+        known = [(name, self._noise.get(name, 0.0)) for name in candidate.layers]
+        return sorted(known, key=lambda item: (-item[1], item[0]))
 
     def _too_many(self, harm: Sequence[tuple[str, float]]) -> int:
         """How many layers from the front must go for the noise of the rest to stay under the bound."""
