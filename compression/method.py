@@ -211,6 +211,10 @@ class Method(BaseModel, ABC):
         except SelectorMatchedNothing as error:
             raise self._explained(error, model) from error
 
+    def idle(self, model: ModelSummary) -> str | None:
+        """Why the step leaves an already quantized model as it is, as a sentence; None where it works on it."""
+        return None
+
     def _explained(self, error: SelectorMatchedNothing, model: ModelSummary) -> CompressionError:
         """The same refusal with the true reason, where the pattern names layers that exist but do not fit."""
         for layer in model.layers:
@@ -236,14 +240,16 @@ class Method(BaseModel, ABC):
         """
         problems = [*self.data_problems(data), *self.model_problems(models)]
         touched: tuple[LayerSummary, ...] = ()
+        idle = self.idle(model) if model.quantized else None
         try:
-            touched = self.selected(model)
+            touched = () if idle else self.selected(model)
         except CompressionError as error:
             problems.append(Problem.of(error))
         return Forecast(
             layers=tuple(layer.name for layer in touched),
             model_after=model.with_layers(self.after(layer) for layer in touched),
             problems=tuple(problems),
+            warnings=(Problem(code="nothing_to_gain", message=idle),) if idle else (),
             peak_memory_bytes=3 * model.size_bytes + 200_000_000,
             seconds=self.seconds(model, data),
         )

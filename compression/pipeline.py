@@ -181,7 +181,7 @@ def _run_step(job: Job, index: int, bench: _Bench, tracker: Tracker) -> tuple[St
 
 
 def _apply(job: Job, index: int, bench: _Bench, scratch: Path, tracker: Tracker) -> StepOutcome:
-    from compression.graph import load
+    from compression.graph import left_alone, load
 
     step = job.spec.steps[index]
     source = bench.original if index == 0 else _step_files(job, index - 1)[0]
@@ -199,7 +199,8 @@ def _apply(job: Job, index: int, bench: _Bench, scratch: Path, tracker: Tracker)
         timing=bench.timing,
         checkpoints=_checkpoints(job, index, bench.listener),
     )
-    return step.apply(model, context)
+    idle = left_alone(model, step)
+    return StepOutcome(model=model, layers=(), notes=(idle,)) if idle else step.apply(model, context)
 
 
 def _checkpoints(job: Job, index: int, listener: Listener) -> FolderCheckpoints:

@@ -8,7 +8,7 @@ from compression.graph.naming import all_graphs, fresh_name
 from compression.graph.opsets import upgrade_opset
 from compression.graph.saving import save
 from compression.graph.shapes import infer_shapes
-from compression.graph.summaries import inspect_model, select, summarise
+from compression.graph.summaries import inspect_model, left_alone, select, summarise
 
 __all__ = [
     "Layer",
@@ -21,6 +21,7 @@ __all__ = [
     "inspect_model",
     "interface",
     "layers",
+    "left_alone",
     "load",
     "replace_weight",
     "save",

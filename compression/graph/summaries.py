@@ -77,6 +77,12 @@ def select(model: ir.Model, method: Method) -> tuple[Layer, ...]:
     return tuple(by_name[layer.name] for layer in chosen)
 
 
+def left_alone(model: ir.Model, method: Method) -> str | None:
+    """Why a step leaves an already quantized model as it is; None where it works on it."""
+    quantized = any(is_quantized_operator(node) for graph in all_graphs(model) for node in graph)
+    return method.idle(summarise(model, size_bytes=0)) if quantized else None
+
+
 def count_zeros(tensor: ir.TensorProtocol) -> int:
     """Elements that are exactly zero, counted piece by piece."""
     values = tensor.numpy().reshape(-1)

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
 from compression.errors import CompressionError, DataMismatch, NotApplicable, ResultRejected
+from compression.graph import inspect_model
 from compression.job import (
     Event,
     FinishedStep,
@@ -29,8 +31,10 @@ from compression.method import Role, StepContext, StepOutcome
 from compression.methods.optimize_graph import OptimizeGraph
 from compression.methods.prune_magnitude import PruneMagnitude
 from compression.pipeline import run
+from compression.preflight import preflight
 from compression.spec import CompressionSpec
 from tests.compression.models import images, save_dataset, small_model, weights_of
+from tests.compression.quantization.graphs import half_quantized
 
 FAST = {"latency": {"runs": 5}}
 PRUNE = {"method": "prune_magnitude", "sparsity": 0.5}
@@ -281,3 +285,26 @@ def test_further_results_of_one_name_are_told_apart(tmp_path: Path, monkeypatch:
         "step_1_extra.onnx": "prune_magnitude",
         "step_2_extra.onnx": "optimize_graph",
     }
+
+
+def test_a_model_that_is_quantized_already_comes_back_as_it_was(tmp_path: Path) -> None:
+    onnx.save(half_quantized(), path := tmp_path / "quantized.onnx")
+    work = job(tmp_path, [{"method": "quantize_weights"}], model=path)
+    foreseen = preflight(work.spec, inspect_model(path, tmp_path / "inspection"), {})
+    result, heard = execute(work)
+    assert foreseen.ok and foreseen.steps[0].warnings[0].code == "nothing_to_gain"
+    assert [note.message for note in heard if isinstance(note, Note)] == [
+        foreseen.steps[0].warnings[0].message
+    ]
+    made = onnx.load(next(work.folder / item.path for item in result.outputs if item.name == "model.onnx"))
+    assert {item.name: item.SerializeToString() for item in made.graph.initializer} == {
+        item.name: item.SerializeToString() for item in half_quantized().graph.initializer
+    }
+    assert all(output.exact for output in result.measurements.fidelity.values())
+
+
+def test_layers_of_a_quantized_model_that_are_named_are_quantized_too(tmp_path: Path) -> None:
+    onnx.save(half_quantized(), path := tmp_path / "quantized.onnx")
+    steps = [{"method": "quantize_weights", "layers": {"include": ["floats"]}}]
+    result, _ = execute(job(tmp_path, steps, model=path))
+    assert result.measurements.size_ratio > 1.1

@@ -57,6 +57,18 @@ def plain(opset: int = 13) -> onnx.ModelProto:
     )
 
 
+def half_quantized() -> onnx.ModelProto:
+    """Four fifths of its bytes are int8 behind a DequantizeLinear, the rest is floats."""
+    integers = np.random.default_rng(5).integers(-127, 128, (64, 512)).astype(np.int8)
+    nodes = [
+        helper.make_node("DequantizeLinear", ["q", "scale"], ["w"], name="dequantize"),
+        helper.make_node("MatMul", ["x", "w"], ["h"], name="quantized"),
+        helper.make_node("MatMul", ["h", "v"], ["y"], name="floats"),
+    ]
+    stored = [numpy_helper.from_array(integers, "q"), numpy_helper.from_array(np.float32(0.01), "scale")]
+    return build(nodes, [*stored, weight("v", 512, 4)], [X], [("y", TensorProto.FLOAT, ["n", 4])])
+
+
 def shared() -> onnx.ModelProto:
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["a"], name="first"),
