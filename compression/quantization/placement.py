@@ -5,6 +5,7 @@ loses the layers to blame, found by trial), and timed against the original in al
 stays accurate and is faster than the original, beyond noise, wins; where there is none, nothing is quantized.
 """
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ import onnx_ir as ir
 
 from compression import runtime
 from compression.errors import CompressionError
+from compression.graph import Layer
 from compression.graph import layers as layers_of
 from compression.method import LayerOutcome
 from compression.quantization.blaming import share_noise
@@ -22,6 +24,7 @@ from compression.quantization.latency import Speed, paired_speeds
 from compression.quantization.probe import Fidelity, Probe, compare
 from compression.quantization.weight_only import store_layers
 
+_SEVERAL = 4
 _TRIALS = 2
 """Samples that a group of layers is tried on."""
 Ladder = tuple[tuple[str, frozenset[Any]], ...]
@@ -138,9 +141,10 @@ class Placement:
             (accurate if self._accurate(mended) else strayed).append(mended)
             if accurate and not self.timed:
                 return Decision(chosen=mended, tried=(mended, *strayed), problems=tuple(self.problems))
-        timed = self._timed(accurate)
+        timed = [*self._timed(accurate, self.seconds / 4)]
+        timed += self._narrowed(timed)
         fast = [item for item in timed if item.speed is not None and item.speed.low > 1.0]
-        chosen = max(fast, key=lambda item: item.speed.speedup if item.speed else 0.0, default=None)
+        chosen = max(fast, key=_speedup, default=None)
         return Decision(chosen=chosen, tried=(*timed, *strayed), problems=tuple(self.problems))
 
     def rebuild(self, candidate: Candidate, prepared: ir.Model) -> Candidate | None:
@@ -151,6 +155,25 @@ class Placement:
         search = replace(self, prepared=prepared)
         again = search._build(candidate.name, candidate.groups, candidate.layers)
         return again and replace(again, speed=candidate.speed, dropped=candidate.dropped)
+
+    def _narrowed(self, timed: Sequence[Candidate]) -> Iterator[Candidate]:
+        """Halves of the fastest candidate of several layers: those with most arithmetic for what they read and
+        write, as long as a half is faster than the whole."""
+        best = max((item for item in timed if len(item.layers) >= _SEVERAL), key=_speedup, default=None)
+        if best is None:
+            return
+        intensity = {layer.name: _intensity(layer) for layer in layers_of(self.prepared)}
+        for share in ("half", "quarter", "eighth"):
+            ranked = sorted(best.layers, key=lambda name: (-intensity[name], name))
+            half = frozenset(ranked[: len(ranked) // 2])
+            built = self._build(f"{best.name}, the densest {share}", best.groups, half) if half else None
+            if built is None or not self._accurate(built):
+                return
+            (found,) = self._timed([replace(built, dropped=best.dropped)], self.seconds / 12)
+            yield found
+            if _speedup(found) <= _speedup(best):
+                return
+            best = replace(found, name=best.name)
 
     def _candidates(self) -> Iterator[tuple[float, Candidate]]:
         seen: set[tuple[frozenset[str], int]] = set()
@@ -248,14 +271,14 @@ class Placement:
             rest -= noise
         return len(harm)
 
-    def _timed(self, candidates: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    def _timed(self, candidates: Sequence[Candidate], seconds: float) -> tuple[Candidate, ...]:
         if not candidates:
             return ()
         self.check.context.report(0.9, f"timing {len(candidates)} candidates against the original")
         sessions = [self._open(candidate.model) for candidate in candidates]
         original = self._open(self.original)
         with self.check.context.timing():
-            speeds = paired_speeds(original, sessions, self._probe.feeds, seconds=self.seconds / 4)
+            speeds = paired_speeds(original, sessions, self._probe.feeds, seconds=seconds)
         return tuple(
             replace(candidate, speed=speed) for candidate, speed in zip(candidates, speeds, strict=True)
         )
@@ -264,3 +287,14 @@ class Placement:
         return runtime.open_session(
             model, device=self.check.context.device, threads=self.check.context.threads
         )
+
+
+def _speedup(candidate: Candidate) -> float:
+    return candidate.speed.speedup if candidate.speed else 0.0
+
+
+def _intensity(layer: Layer) -> float:
+    """Multiplications for each element that a layer reads or writes, from its weight [out, in, ...] or [in, out]."""
+    tensor = layer.weights[0].const_value if layer.weights else None
+    shape = [int(size) for size in tensor.shape.numpy()] if tensor is not None else []
+    return math.prod(shape) / (shape[0] + shape[1]) if len(shape) > 1 else 0.0
