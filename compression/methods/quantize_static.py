@@ -31,7 +31,6 @@ class QuantizeStatic(NarrowingMethod):
         "of ONNX QuantizeLinear / DequantizeLinear; entropy: Migacz 2017, 8-bit Inference with TensorRT; "
         "bias correction: Nagel et al. 2019 (arXiv:1906.04721), section 4.2"
     )
-    version: ClassVar[int] = 2
     needs: ClassVar[frozenset[Role]] = frozenset({Role.CALIBRATION})
     changes: ClassVar[tuple[Change, ...]] = ("values", "dtypes", "structure")
     example: ClassVar[Mapping[str, Any]] = {"method": "quantize_static", "ranges": "percentile"}

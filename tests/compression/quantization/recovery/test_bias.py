@@ -1,5 +1,6 @@
 """Bias correction against numpy by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ from compression.quantization.qdq import MIN_OPSET
 from compression.quantization.recovery.bias import AT_ONCE, IN_TURN, BiasCorrection
 from compression.quantization.recovery.means import output_means
 from compression.quantization.static import StaticIntegers
-from compression.quantization.target import IntegerTypes
+from compression.quantization.target import TARGETS
 from tests.compression.quantization import graphs
 
-TYPES = IntegerTypes(activations=np.uint8, weight_bits=4, reason="coarse weights make shifts plain to see")
+TARGET = replace(TARGETS["cpu-vnni"], weight_bits=4)
+"""Coarse weights make shifts plain to see."""
 RNG = np.random.default_rng(3)
 ROWS = RNG.uniform(0, 1, (6, 1, 4)).astype(np.float32)
 FEEDS = [{"x": rows} for rows in ROWS]
@@ -42,7 +44,7 @@ def two_layers() -> onnx.ModelProto:
 
 
 def correction(model: ir.Model, ranges: dict[str, Range], folder: Path, **options: object) -> BiasCorrection:
-    integers = StaticIntegers(ranges, TYPES)
+    integers = StaticIntegers(ranges, TARGET)
     layers = [node.name or "" for node in model.graph if node.op_type in ("Gemm", "MatMul", "Conv")]
     return BiasCorrection(
         floats=model,
