@@ -142,6 +142,8 @@ class StepOutcome:
     """JSON-able facts for report.json, such as the candidates measured by quantize_static."""
     files: Mapping[str, Path] = field(default_factory=dict)
     """Further results by the name that the job gives them, such as `encoder.onnx`: two at most."""
+    unchanged: bool = False
+    """The model is the one that was given, so that its very file is the result."""
 
 
 class Method(BaseModel, ABC):

@@ -156,7 +156,7 @@ def _run_step(job: Job, index: int, bench: _Bench, tracker: Tracker) -> tuple[St
     scratch = _empty(job.folder / WORK_FOLDER / "step")
     try:
         outcome = _apply(job, index, bench, scratch, tracker)
-        files = _save(job, index, outcome.model, bench)
+        files = _save(job, index, outcome, bench)
         bench.probe.check(files[0], name)
         further = _keep(job, index, outcome.files)
     except CompressionError as error:
@@ -200,7 +200,9 @@ def _apply(job: Job, index: int, bench: _Bench, scratch: Path, tracker: Tracker)
         checkpoints=_checkpoints(job, index, bench.listener),
     )
     idle = left_alone(model, step)
-    return StepOutcome(model=model, layers=(), notes=(idle,)) if idle else step.apply(model, context)
+    if idle:
+        return StepOutcome(model=model, layers=(), notes=(idle,), unchanged=True)
+    return step.apply(model, context)
 
 
 def _checkpoints(job: Job, index: int, listener: Listener) -> FolderCheckpoints:
@@ -217,12 +219,14 @@ def _checkpoints(job: Job, index: int, listener: Listener) -> FolderCheckpoints:
     )
 
 
-def _save(job: Job, index: int, model: "ir.Model", bench: _Bench) -> tuple[Path, ...]:
-    from compression.graph import check_same_interface, interface, save
+def _save(job: Job, index: int, outcome: StepOutcome, bench: _Bench) -> tuple[Path, ...]:
+    from compression.graph import check_same_interface, external_files, interface, save
 
-    check_same_interface((bench.summary.inputs, bench.summary.outputs), interface(model))
-    folder = _empty(job.folder / STEPS_FOLDER / str(index))
-    return save(model, folder / MODEL)
+    check_same_interface((bench.summary.inputs, bench.summary.outputs), interface(outcome.model))
+    target = _empty(job.folder / STEPS_FOLDER / str(index)) / MODEL
+    if outcome.unchanged and not external_files(outcome.model):
+        return (Path(shutil.copyfile(outcome.model.meta["path"], target)),)
+    return save(outcome.model, target)
 
 
 def _keep(job: Job, index: int, files: Mapping[str, Path]) -> tuple[Path, ...]:

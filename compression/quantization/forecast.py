@@ -90,6 +90,19 @@ def narrow_layer(layer: LayerSummary, bits: int, block: int | None, *, symmetric
     return layer.model_copy(update={"weights": tuple(weights)})
 
 
+def coded_layer(layer: LayerSummary, bits: int) -> LayerSummary:
+    """The layer with its matrices as codes of so many bits on one grid for each, where that is smaller."""
+    from compression.quantization.uniform.sizes import coded_bytes
+
+    weights = []
+    for position, weight in enumerate(layer.weights):
+        size = coded_bytes(weight.elements, bits)
+        smaller = is_matrix(layer, position) and size < weight.size_bytes
+        dtype = "uint16" if bits > 8 else "uint8"
+        weights.append(as_type(weight, dtype, size) if smaller else weight)
+    return layer.model_copy(update={"weights": tuple(weights)})
+
+
 def narrow_bytes(op_type: str, shape: Sequence[int], bits: int, block: int | None, *, symmetric: bool) -> int:
     """Bytes of a weight at so many bits: codes of whole blocks, float32 scales, zero points, and nodes."""
     from compression.quantization.narrow.packing import folding_bytes

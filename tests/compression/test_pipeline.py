@@ -296,10 +296,8 @@ def test_a_model_that_is_quantized_already_comes_back_as_it_was(tmp_path: Path) 
     assert [note.message for note in heard if isinstance(note, Note)] == [
         foreseen.steps[0].warnings[0].message
     ]
-    made = onnx.load(next(work.folder / item.path for item in result.outputs if item.name == "model.onnx"))
-    assert {item.name: item.SerializeToString() for item in made.graph.initializer} == {
-        item.name: item.SerializeToString() for item in half_quantized().graph.initializer
-    }
+    made = next(work.folder / item.path for item in result.outputs if item.name == "model.onnx")
+    assert made.read_bytes() == path.read_bytes()
     assert all(output.exact for output in result.measurements.fidelity.values())
 
 

@@ -25,7 +25,7 @@ def store_folded(value: ir.Value, weight: Narrowed, names: Names, *, opset: int)
         raise ValueError(f"{value.name} is no constant")
     build = Builder(beside=value, names=names, opset=opset)
     rows, blocks, size = weight.layout.rows, weight.blocks, weight.size
-    codes = _floats(build, "codes", weight.planes, weight.stored_bits, (rows, blocks, size))
+    codes = codes_as_floats(build, "codes", weight.planes, weight.stored_bits, (rows, blocks, size))
     centred = build.node("Sub", [codes, _zero(build, weight)], "centred")
     scale = build.floats("scale", weight.scale[:, :, None])
     matrix = _unblocked(build, build.node("Mul", [centred, scale], "scaled"), weight)
@@ -40,10 +40,10 @@ def _zero(build: Builder, weight: Narrowed) -> ir.Value:
         return build.floats("zero_point", float(weight.scheme.middle))
     shape = (weight.layout.rows, weight.blocks, 1)
     planes = tuple(ir.Tensor(plane) for plane in pack(weight.zero_point, weight.stored_bits))
-    return _floats(build, "zero_points", planes, weight.stored_bits, shape)
+    return codes_as_floats(build, "zero_points", planes, weight.stored_bits, shape)
 
 
-def _floats(
+def codes_as_floats(
     build: Builder, what: str, planes: tuple[ir.TensorProtocol, ...], bits: int, shape: tuple[int, ...]
 ) -> ir.Value:
     """The codes of all planes as float32 in a shape."""
