@@ -29,7 +29,8 @@ class QuantizeStatic(NarrowingMethod):
         "Jacob et al. 2018, Quantization and training of neural networks for efficient "
         "integer-arithmetic-only inference (arXiv:1712.05877), equations 1-4; QDQ format "
         "of ONNX QuantizeLinear / DequantizeLinear; entropy: Migacz 2017, 8-bit Inference with TensorRT; "
-        "bias correction: Nagel et al. 2019 (arXiv:1906.04721), section 4.2"
+        "bias correction: Nagel et al. 2019 (arXiv:1906.04721), section 4.2; "
+        "learned rounding: Nagel et al. 2020 (arXiv:2004.10568), equations 21-25"
     )
     needs: ClassVar[frozenset[Role]] = frozenset({Role.CALIBRATION})
     changes: ClassVar[tuple[Change, ...]] = ("values", "dtypes", "structure")
@@ -93,6 +94,16 @@ class QuantizeStatic(NarrowingMethod):
         "outputs on samples left out of calibration come nearer to the original's, within a quarter of `max_seconds`",
     )
 
+    rounding: Literal["nearest", "learned"] = Field(
+        "nearest",
+        description="`learned` chooses for each weight of a layer that computes in integers whether it is rounded up "
+        "or down, so that the layer's outputs stay (AdaRound); kept only where the layer errs less on samples left "
+        "out and the model's outputs come nearer, within half of `max_seconds`",
+    )
+    rounding_steps: int = Field(
+        200, ge=1, le=100_000, description="for `rounding: learned`, steps of learning for each layer"
+    )
+
     def after(self, layer: LayerSummary) -> LayerSummary:
         from compression.quantization.forecast import int8_layer
 
@@ -102,6 +113,7 @@ class QuantizeStatic(NarrowingMethod):
         samples = data[Role.CALIBRATION].samples if Role.CALIBRATION in data else self.max_samples
         per_sample = 0.01 + (model.macs or model.parameters) / 5e9
         search = self.max_seconds / 2 if self.placement == "auto" else 2.0
+        search += self.max_seconds / 2 if self.rounding == "learned" else 0.0
         search += self.max_seconds / 8 if self.correct_biases else 0.0
         search += self.max_seconds / 3 if self.ranges == "grid_search" else 0.0
         return super().seconds(model, data) + min(samples, self.max_samples) * per_sample + search

@@ -150,11 +150,16 @@ class Placement:
     def rebuild(self, candidate: Candidate, prepared: ir.Model) -> Candidate | None:
         """The candidate made from other floats, such as corrected biases; None where it cannot be.
 
-        It takes over the speed: nothing but values may differ.
+        It takes over the speed and what is known of the weights: nothing but values may differ.
         """
         search = replace(self, prepared=prepared)
         again = search._build(candidate.name, candidate.groups, candidate.layers)
-        return again and replace(again, speed=candidate.speed, dropped=candidate.dropped)
+        return again and replace(
+            again,
+            speed=candidate.speed,
+            dropped=candidate.dropped,
+            weight_sqnr_db=candidate.weight_sqnr_db,
+        )
 
     def _narrowed(self, timed: Sequence[Candidate]) -> Iterator[Candidate]:
         """Halves of the fastest candidate of several layers: those with most arithmetic for what they read and

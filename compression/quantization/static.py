@@ -23,7 +23,7 @@ from compression.quantization.placement import Ladder, Placement
 from compression.quantization.probe import take_probe
 from compression.quantization.qdq import MIN_OPSET, insert
 from compression.quantization.ranges.rules import Ranges
-from compression.quantization.recovery.recovering import correct
+from compression.quantization.recovery.recovering import RecoveryOptions, recover
 from compression.quantization.regions import ALL_GROUPS, find_region, refusal
 from compression.quantization.target import Activations, Target, TargetName, resolve_target
 from compression.quantization.telling import decided, fall_back
@@ -44,6 +44,18 @@ class StaticOptions:
     min_sqnr_db: float
     max_seconds: float
     correct_biases: bool
+    rounding: Literal["nearest", "learned"]
+    rounding_steps: int
+
+    @property
+    def recovery(self) -> RecoveryOptions:
+        return RecoveryOptions(
+            correct_biases=self.correct_biases,
+            learn_rounding=self.rounding == "learned",
+            steps=self.rounding_steps,
+            samples=self.max_samples,
+            seconds=self.max_seconds / (2 if self.rounding == "learned" else 4),
+        )
 
     @property
     def learning(self) -> RangeOptions:
@@ -100,12 +112,10 @@ def quantize_statically(
     decision = search.everything() if options.placement == "all" else search.search()
     notes: tuple[str, ...] = ()
     details: dict[str, Any] = {}
-    if decision.chosen is not None and options.correct_biases:
-        recovered = correct(
-            search, decision.chosen, samples=options.max_samples, seconds=options.max_seconds / 4
-        )
+    if decision.chosen is not None:
+        recovered = recover(search, decision.chosen, options.recovery)
         decision = decision.choosing(recovered.candidate)
-        notes, details["bias_correction"] = (recovered.note,), recovered.details
+        notes, details = recovered.notes, recovered.details
     details |= {
         "target": target.name,
         "activations": target.activations.__name__,

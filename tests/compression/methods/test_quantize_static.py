@@ -198,3 +198,50 @@ def test_a_correction_that_harms_is_not_kept(tmp_path, monkeypatch):
     assert "biases were left as they were" in outcome.notes[-1]
     assert all(item["sqnr_db"] < told["before"]["sqnr_db"] for item in told["tried"].values())
     assert fidelity(graphs.residual(), tmp_path, path) > 26
+
+
+def test_learned_rounding_never_does_harm_and_is_told(tmp_path):
+    model = graphs.residual()
+    options = {"placement": "all", "activations": "uint8", "max_seconds": 60}
+    (tmp_path / "plain").mkdir()
+    plain, _ = run(model, tmp_path / "plain", **options)
+    learned, path = run(model, tmp_path, rounding="learned", rounding_steps=60, **options)
+    told = learned.details["learned_rounding"]
+    assert set(told["error_by_layer"]) | set(told["left"]) == {"c1", "c2", "c3", "fc"}
+    assert told["error_by_layer"]
+    assert all(error < 1 for error in told["error_by_layer"].values())
+    before, after = (item.details["candidates"][0]["outputs"]["sqnr_db"] for item in (plain, learned))
+    assert after >= before
+    kept = any("was learned" in note for note in learned.notes)
+    assert kept != any("rounded to the nearest: learned" in note for note in learned.notes)
+    assert kept == (after > before)
+    assert fidelity(model, tmp_path, path) > 26
+
+
+def test_the_integers_learned_are_those_in_the_file(tmp_path, monkeypatch):
+    """Rounding that is a little wrong on purpose, kept without a check: it has to be found in the file."""
+    from compression.quantization.recovery import recovering, rounding
+
+    learn = rounding.learn_rounding
+    made = []
+
+    def shifted(problem, **options):
+        found = learn(problem, steps=0, seed=0)
+        integers = found.integers.copy()
+        integers[:, :, 0] += np.where(np.abs(integers[:, :, 0]) < 100, 1, 0).astype(np.int8)
+        made.append(integers)
+        return rounding.Learned(integers=integers, error=0.5, flipped=0.0)
+
+    monkeypatch.setattr(rounding, "learn_rounding", shifted)
+    monkeypatch.setattr(recovering, "_better", lambda *_: True)
+    _, path = run(
+        graphs.convolutions(),
+        tmp_path,
+        placement="all",
+        rounding="learned",
+        correct_biases=False,
+        max_seconds=60,
+    )
+    stored = [numpy_helper.to_array(item) for item in onnx.load(path).graph.initializer]
+    (weight,) = (item for item in stored if item.dtype == np.int8 and item.ndim == 4)
+    np.testing.assert_array_equal(weight.reshape(made[0].shape), made[0])
