@@ -12,7 +12,7 @@ from compression.graph.channels import TOLERANCE, Doomed, cut, prove, rounding
 Feeds = Mapping[str, Any]
 HALF_TOLERANCE = 2e-2
 """Of models that compute in float16 or bfloat16."""
-ROUNDINGS = 4
+ROUNDINGS = 10
 """How many times the effect of rounding alone may be exceeded, where a network makes much of it."""
 
 
