@@ -11,6 +11,7 @@ from compression.graph import Layer, clean, upgrade_opset
 from compression.method import StepContext, StepOutcome
 from compression.quantization.affine import Range
 from compression.quantization.calibration import Calibration
+from compression.quantization.candidates import Ladder
 from compression.quantization.check import OutputCheck
 from compression.quantization.learned import (
     HELD_OUT,
@@ -19,7 +20,7 @@ from compression.quantization.learned import (
     learn_ranges,
     learned_samples,
 )
-from compression.quantization.placement import Ladder, Placement
+from compression.quantization.placement import Placement
 from compression.quantization.probe import take_probe
 from compression.quantization.qdq import MIN_OPSET, insert
 from compression.quantization.ranges.rules import Ranges

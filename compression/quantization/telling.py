@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from compression.graph import layers
 from compression.method import LayerOutcome, StepOutcome
+from compression.quantization.candidates import Candidate, Decision
 from compression.quantization.check import Judgement, OutputCheck
-from compression.quantization.placement import Candidate, Decision
 from compression.quantization.weight_only import store_layers
 
 Reasons = Mapping[str, str | None]

@@ -8,9 +8,10 @@ import onnx_ir as ir
 
 from compression.graph import interface
 from compression.method import StepContext
+from compression.quantization.candidates import Candidate
 from compression.quantization.check import figures
 from compression.quantization.learned import calibration_data, learned_samples
-from compression.quantization.placement import Candidate, Placement
+from compression.quantization.placement import Placement
 from compression.quantization.probe import Feeds, Fidelity
 from compression.quantization.recovery.bias import BiasCorrection
 from compression.quantization.recovery.rounding import LATE, LearnedRounding
