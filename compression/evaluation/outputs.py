@@ -112,10 +112,10 @@ def _compressed_outputs(session: "onnxruntime.InferenceSession", batch: Batch) -
 def _outputs(session: "onnxruntime.InferenceSession", batch: Batch) -> Outputs:
     """The outputs without the rows that only fill up a batch."""
     found = runtime.run(session, batch.feeds)
-    return {name: _samples_only(output, batch) for name, output in found.items()}
+    return {name: samples_only(output, batch) for name, output in found.items()}
 
 
-def _samples_only(output: Any, batch: Batch) -> npt.NDArray[Any]:
+def samples_only(output: Any, batch: Batch) -> npt.NDArray[Any]:
     if not isinstance(output, np.ndarray):
         # Sequences, maps and empty optionals are not compared: one object stands for them.
         return np.array([None], dtype=object)

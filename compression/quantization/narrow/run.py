@@ -44,7 +44,7 @@ def narrow_weights(
         NotApplicable: a weight holds NaN or infinity, or the operator set cannot be raised.
         DataMismatch: the calibration data does not fit the model.
     """
-    notes = list(_raise_opset(model, asked))
+    notes = list(raise_opset(model, asked))
     planned = plan(model, chosen, layers_of(model), asked)
     check = output_check(model, context, min_output_sqnr_db or 0.0)
     spill = Spill(folder=context.workdir)
@@ -68,7 +68,7 @@ def narrow_weights(
     )
 
 
-def _raise_opset(model: ir.Model, asked: Narrowing) -> list[str]:
+def raise_opset(model: ir.Model, asked: Narrowing) -> list[str]:
     """Raises the operator set where the storage wants it; says so where that cannot be.
 
     Tried on a copy first: a model that could not be raised is of no more use.
