@@ -172,9 +172,7 @@ def _check(model: ir.Model, options: StaticOptions, context: StepContext) -> Out
 def _untimed(target: Target) -> tuple[str, ...]:
     if target.here:
         return ()
-    return (
-        f"placed for {target.name} by its profile: this machine is none, so that its speed is not measured",
-    )
+    return (f"placed for {target.name} by its profile; speeds measured on this machine do not tell of it",)
 
 
 def _troubles(calibration: Calibration) -> tuple[str, ...]:
