@@ -21,7 +21,7 @@ from compression.method import LayerOutcome
 from compression.quantization.blaming import share_noise
 from compression.quantization.candidates import Candidate, Decision, Integers, speedup
 from compression.quantization.check import OutputCheck
-from compression.quantization.latency import paired_speeds
+from compression.quantization.latency import Speed, paired_speeds
 from compression.quantization.probe import Probe, compare
 from compression.quantization.weight_only import store_layers
 
@@ -72,6 +72,14 @@ class Placement:
         """One candidate with all that can be quantized, neither timed nor mended."""
         built = self._build(*self.integers.ladder[-1], self.layers)
         return Decision(chosen=built, tried=(built,) if built else (), problems=tuple(self.problems))
+
+    def again(
+        self, name: str, groups: frozenset[str], layers: frozenset[str], speed: Speed | None
+    ) -> Decision:
+        """What an earlier search decided on, built anew and neither judged nor timed."""
+        built = self._build(name, groups, layers)
+        chosen = built and replace(built, speed=speed)
+        return Decision(chosen=chosen, tried=(chosen,) if chosen else (), problems=tuple(self.problems))
 
     def search(self) -> Decision:
         self._deadline = time.monotonic() + self.seconds

@@ -1,11 +1,13 @@
 """Inserts QuantizeLinear and DequantizeLinear where the runtime turns them into integer kernels."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from compression.quantization.affine import Affine, Array, Range, from_range
 from compression.quantization.regions import Region, constant_of
@@ -13,6 +15,8 @@ from compression.quantization.storage import Names, as_numpy, integer_attributes
 from compression.quantization.target import Target
 from compression.quantization.weights import channel_axes, quantize_weight, require_finite
 
+Scales = Mapping[str, NDArray[np.float32]]
+NO_SCALES: Scales = MappingProxyType({})
 MIN_OPSET = 13
 """The first with an axis on DequantizeLinear."""
 
@@ -29,26 +33,39 @@ def insert(
     region: Region,
     ranges: Mapping[str, Range],
     target: Target,
+    scales: Scales = NO_SCALES,
 ) -> Inserted:
     """Quantize the region in place: weights int8 per channel, biases and activations as the target wants them.
+
+    Args:
+        model: with the region's nodes.
+        region: what computes in integers.
+        ranges: by tensor; every one of the region's has one.
+        target: what kernels want.
+        scales: of weights by layer, one for each output channel, where they are not to come from the largest weight.
 
     Raises:
         NotApplicable: a weight holds NaN or infinity.
     """
-    writer = _Writer(model, Names(model), integer_biases=target.integer_biases)
-    parameters = {
+    writer = QdqWriter(model, Names(model), integer_biases=target.integer_biases)
+    parameters = activation_parameters(region, ranges, target)
+    given = {name: parameters_of(region, parameters, node) for name, node in region.kernels.items()}
+    sqnr = {
+        name: writer.weights(name, node, given[name], target.weight_bits, scales.get(name))
+        for name, node in region.kernels.items()
+    }
+    writer.activations(region, parameters)
+    return Inserted(weight_sqnr_db=sqnr)
+
+
+def activation_parameters(
+    region: Region, ranges: Mapping[str, Range], target: Target
+) -> dict[ir.Value, Affine]:
+    """Scale and zero point of each tensor that has its own."""
+    return {
         value: from_range(ranges[value.name or ""], target.activations, centred=target.centred)
         for value in region.tensors
     }
-    scales = {name: parameters_of(region, parameters, node) for name, node in region.kernels.items()}
-    sqnr = {
-        name: writer.weights(name, node, scales[name], target.weight_bits)
-        for name, node in region.kernels.items()
-    }
-    for value in dict.fromkeys((*region.made, *region.read)):
-        source = region.made.get(value, value)
-        writer.activation(value, parameters[source], None if value in region.made else region.read[value])
-    return Inserted(weight_sqnr_db=sqnr)
 
 
 def parameters_of(region: Region, parameters: Mapping[ir.Value, Affine], node: ir.Node) -> Affine:
@@ -59,14 +76,30 @@ def parameters_of(region: Region, parameters: Mapping[ir.Value, Affine], node: i
     return parameters[region.made.get(value, value)]
 
 
-class _Writer:
+def channel_axis(node: ir.Node, shape: Sequence[int]) -> int:
+    """The axis of a kernel's weight that holds its output channels."""
+    return (channel_axes(node.op_type, 1, shape, integer_attributes(node)) or (0,))[0]
+
+
+class QdqWriter:
+    """Writes QuantizeLinear and DequantizeLinear into a graph."""
+
     def __init__(self, model: ir.Model, names: Names, *, integer_biases: bool) -> None:
         self.graph = model.graph
         self.names = names
         self.integer_biases = integer_biases
         self.constants: dict[tuple[str, bytes], ir.Value] = {}
 
-    def weights(self, layer: str, node: ir.Node, given: Affine, bits: int) -> float:
+    def activations(self, region: Region, parameters: Mapping[ir.Value, Affine]) -> None:
+        """Quantize every tensor of the region."""
+        for value in region.touched:
+            source = region.made.get(value, value)
+            readers = None if value in region.made else region.read[value]
+            self._activation(value, source.name or "tensor", parameters[source], readers)
+
+    def weights(
+        self, layer: str, node: ir.Node, given: Affine, bits: int, scale: NDArray[np.float32] | None = None
+    ) -> float:
         """Quantize weight and bias of a kernel; returns the weight's signal to noise ratio."""
         value = node.inputs[1]
         tensor = constant_of(value)
@@ -74,17 +107,17 @@ class _Writer:
             raise ValueError(f"{layer} has no constant weight")
         weight = as_numpy(tensor)
         require_finite(value.name or layer, weight)
-        axis = (channel_axes(node.op_type, 1, weight.shape, integer_attributes(node)) or (0,))[0]
+        axis = channel_axis(node, weight.shape)
         bias_value = node.inputs[2] if self.integer_biases and len(node.inputs) > 2 else None
         bias_tensor = constant_of(bias_value)
         bias = None if bias_tensor is None else as_numpy(bias_tensor).astype(np.float64)
         floor = None if bias is None else np.abs(bias) / (2.0**30 * float(given.scale))
-        made = quantize_weight(weight, (axis,), bits=bits, floor=floor)
-        scale = made.parameters.scale.reshape(-1)
-        node.replace_input_with(1, self._dequantized(value.name or layer, made.integers, scale, axis))
+        made = quantize_weight(weight, (axis,), bits=bits, floor=floor, scale=scale)
+        used = made.parameters.scale.reshape(-1)
+        node.replace_input_with(1, self._dequantized(value.name or layer, made.integers, used, axis))
         if bias is not None and bias_value is not None:
             require_finite(bias_value.name or layer, bias)
-            steps = scale.astype(np.float32) * given.scale
+            steps = used.astype(np.float32) * given.scale
             integers = np.clip(np.rint(bias / steps), -(2.0**31), 2.0**31 - 1).astype(np.int32)
             node.replace_input_with(2, self._dequantized(bias_value.name or layer, integers, steps, 0))
             self._drop(bias_value)
@@ -96,11 +129,17 @@ class _Writer:
         if not value.uses() and not value.is_graph_output() and value.name in self.graph.initializers:
             del self.graph.initializers[value.name or ""]
 
-    def activation(self, value: ir.Value, parameters: Affine, readers: list[ir.Node] | None) -> None:
+    def scale_of(self, source: str, parameters: Affine) -> ir.Value:
+        """What Q and DQ of a tensor with the parameters of `source` take as their scale."""
+        return self._constant(f"{source}_scale", parameters.scale)
+
+    def _activation(
+        self, value: ir.Value, source: str, parameters: Affine, readers: list[ir.Node] | None
+    ) -> None:
         """Put Q and DQ behind a tensor, for these readers or (None) for everyone, outputs of the graph
         included."""
         name = value.name or "tensor"
-        scale = self._constant(f"{name}_scale", parameters.scale)
+        scale = self.scale_of(source, parameters)
         zero = self._constant(f"{name}_zero_point", parameters.zero_point)
         users = [use for use in value.uses() if readers is None or use.node in readers]
         quantized = self._node("QuantizeLinear", [value, scale, zero], self.names(f"{name}_quantized"))
@@ -111,13 +150,16 @@ class _Writer:
         result.type, result.shape = value.type, value.shape
         for user in users:
             user.node.replace_input_with(user.idx, result)
-        producer = value.producer()
-        if producer is None:
-            self.graph.insert_before(self.graph[0], [quantized, restored])
-        else:
-            self.graph.insert_after(producer, [quantized, restored])
+        self._insert([quantized, restored], value.producer())
         if readers is None and value.is_graph_output():
             self._replace_output(value, result)
+
+    def _insert(self, nodes: list[ir.Node], producer: ir.Node | None) -> None:
+        """Right behind the producer, or at the front where there is none."""
+        if producer is None:
+            self.graph.insert_before(self.graph[0], nodes)
+        else:
+            self.graph.insert_after(producer, nodes)
 
     def _replace_output(self, value: ir.Value, result: ir.Value) -> None:
         name = value.name or ""
@@ -151,7 +193,7 @@ class _Writer:
             self.constants[key] = value
         return self.constants[key]
 
-    def _node(self, op_type: str, inputs: list[ir.Value], output: str, **attributes: int) -> ir.Node:
+    def _node(self, op_type: str, inputs: Sequence[ir.Value], output: str, **attributes: int) -> ir.Node:
         node = ir.node(op_type, inputs, dict(attributes) or None, name=output)
         node.outputs[0].name = output
         return node

@@ -11,10 +11,11 @@ from compression.graph import Layer, clean, upgrade_opset
 from compression.method import StepContext, StepOutcome
 from compression.quantization.affine import Range
 from compression.quantization.calibration import Calibration
-from compression.quantization.candidates import Ladder
+from compression.quantization.candidates import Decision, Ladder
 from compression.quantization.check import OutputCheck
 from compression.quantization.learned import (
     HELD_OUT,
+    LearnedRanges,
     RangeOptions,
     calibration_data,
     learn_ranges,
@@ -22,12 +23,12 @@ from compression.quantization.learned import (
 )
 from compression.quantization.placement import Placement
 from compression.quantization.probe import take_probe
-from compression.quantization.qdq import MIN_OPSET, insert
+from compression.quantization.qdq import MIN_OPSET, NO_SCALES, Scales, insert
 from compression.quantization.ranges.rules import Ranges
 from compression.quantization.recovery.recovering import RecoveryOptions, recover
-from compression.quantization.regions import ALL_GROUPS, find_region, refusal
+from compression.quantization.regions import ALL_GROUPS, Region, find_region, refusal
 from compression.quantization.target import Activations, Target, TargetName, resolve_target
-from compression.quantization.telling import decided, fall_back
+from compression.quantization.telling import Fallback, Reasons, decided, fall_back
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,35 @@ class StaticOptions:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ground:
+    """All that the choice of integers stands on: the model made ready, ranges, and what to fall back to."""
+
+    search: Placement
+    integers: "StaticIntegers"
+    fallback: Fallback
+    reasons: Reasons
+    learned: LearnedRanges
+
+    @property
+    def details(self) -> dict[str, Any]:
+        target = self.integers.target
+        return {
+            "target": target.name,
+            "activations": target.activations.__name__,
+            "activations_because": target.reason,
+            **self.learned.details,
+        }
+
+    def told(self, decision: Decision, notes: Sequence[str], details: Mapping[str, Any]) -> StepOutcome:
+        """The outcome of a decision, with notes of what was done to the winner."""
+        outcome = decided(decision, self.fallback, self.reasons, {**details, **self.details})
+        if decision.chosen is None:
+            return outcome
+        troubles = _troubles(self.learned.calibration)
+        return replace(outcome, notes=(*outcome.notes, *notes, *_untimed(self.integers.target), *troubles))
+
+
 def quantize_statically(
     model: ir.Model, chosen: Sequence[Layer], options: StaticOptions, context: StepContext
 ) -> StepOutcome:
@@ -78,6 +108,28 @@ def quantize_statically(
         DataMissing: there is no calibration data.
         DataMismatch: it does not fit the model.
         NotApplicable: a weight holds NaN or infinity.
+    """
+    ground = prepare(model, chosen, options, context)
+    if isinstance(ground, StepOutcome):
+        return ground
+    decision = choose(ground.search, options)
+    if decision.chosen is None:
+        return ground.told(decision, (), {})
+    recovered = recover(ground.search, decision.chosen, options.recovery)
+    return ground.told(decision.choosing(recovered.candidate), recovered.notes, recovered.details)
+
+
+def choose(search: Placement, options: StaticOptions) -> Decision:
+    """Where integers go: everywhere, or where measurement says."""
+    return search.everything() if options.placement == "all" else search.search()
+
+
+def prepare(
+    model: ir.Model, chosen: Sequence[Layer], options: StaticOptions, context: StepContext
+) -> Ground | StepOutcome:
+    """Everything before the choice; an outcome already where integers cannot be tried at all.
+
+    Raises: see `quantize_statically`.
     """
     reasons = {layer.name: _why_not(model, layer) for layer in chosen}
     check = _check(model, options, context)
@@ -98,11 +150,12 @@ def quantize_statically(
         context=context,
         write=lambda copy, ranges: StaticIntegers(ranges, target).write(copy, names, ALL_GROUPS),
     )
+    integers = StaticIntegers(learned.ranges, target)
     search = Placement(
         original=model,
         prepared=prepared,
         layers=names,
-        integers=StaticIntegers(learned.ranges, target),
+        integers=integers,
         check=check,
         min_sqnr_db=options.min_sqnr_db,
         wide=fallback.judged.widened,
@@ -110,24 +163,7 @@ def quantize_statically(
         timed=target.here,
         problems=list(_troubles(learned.calibration)),
     )
-    decision = search.everything() if options.placement == "all" else search.search()
-    notes: tuple[str, ...] = ()
-    details: dict[str, Any] = {}
-    if decision.chosen is not None:
-        recovered = recover(search, decision.chosen, options.recovery)
-        decision = decision.choosing(recovered.candidate)
-        notes, details = recovered.notes, recovered.details
-    details |= {
-        "target": target.name,
-        "activations": target.activations.__name__,
-        "activations_because": target.reason,
-        **learned.details,
-    }
-    outcome = decided(decision, fallback, reasons, details)
-    if decision.chosen is None:
-        return outcome
-    troubles = _troubles(learned.calibration)
-    return replace(outcome, notes=(*outcome.notes, *notes, *_untimed(target), *troubles))
+    return Ground(search=search, integers=integers, fallback=fallback, reasons=reasons, learned=learned)
 
 
 class StaticIntegers:
@@ -142,9 +178,11 @@ class StaticIntegers:
         ("everything", ALL_GROUPS),
     )
 
-    def __init__(self, ranges: Mapping[str, Range], target: Target) -> None:
+    def __init__(self, ranges: Mapping[str, Range], target: Target, scales: Scales = NO_SCALES) -> None:
         self.ranges = ranges
         self.target = target
+        self.scales = scales
+        """Of weights by layer, where they are given."""
 
     @property
     def ladder(self) -> Ladder:
@@ -153,13 +191,16 @@ class StaticIntegers:
             return self._ladder
         return ((f"what gains on {self.target.name}", self.target.groups), self._ladder[-1])
 
+    def region(self, model: ir.Model, layers: Set[str], groups: Set[str]) -> Region:
+        return find_region(model.graph, layers, groups, self.ranges.keys())
+
     def reach(self, model: ir.Model, layers: Set[str], groups: Set[str]) -> tuple[frozenset[str], int]:
-        region = find_region(model.graph, layers, groups, self.ranges.keys())
+        region = self.region(model, layers, groups)
         return frozenset(region.kernels), len(region.made)
 
     def write(self, model: ir.Model, layers: Set[str], groups: Set[str]) -> Mapping[str, float]:
-        region = find_region(model.graph, layers, groups, self.ranges.keys())
-        return insert(model, region, self.ranges, self.target).weight_sqnr_db
+        region = self.region(model, layers, groups)
+        return insert(model, region, self.ranges, self.target, self.scales).weight_sqnr_db
 
 
 def _check(model: ir.Model, options: StaticOptions, context: StepContext) -> OutputCheck:

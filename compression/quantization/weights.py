@@ -58,16 +58,27 @@ def guess_axes(weight: Array) -> tuple[int, ...]:
 
 
 def quantize_weight(
-    weight: Array, axes: tuple[int, ...], *, bits: int = 8, floor: Array | None = None
+    weight: Array,
+    axes: tuple[int, ...],
+    *,
+    bits: int = 8,
+    floor: Array | None = None,
+    scale: Array | None = None,
 ) -> QuantizedWeight:
     """Symmetric integers along `axes`, worked off in slices so that scratch memory stays small.
 
-    `floor` is the least scale of each channel, where there is one axis.
+    `floor` is the least scale of each channel, where there is one axis; `scale` stands in place of those that the
+    largest weights give, and weights beyond it saturate at `bits`.
     """
-    least = (
-        0.0 if floor is None else floor.reshape([-1 if axis in axes else 1 for axis in range(weight.ndim)])
-    )
+    spread = [-1 if axis in axes else 1 for axis in range(weight.ndim)]
+    least = 0.0 if floor is None else floor.reshape(spread)
     parameters = symmetric(weight, axes, bits=bits, floor=least)
+    clipped = weight
+    if scale is not None:
+        given = np.maximum(scale.reshape(spread), least).astype(np.float32)
+        parameters = Affine(scale=given, zero_point=np.zeros(given.shape, parameters.dtype))
+        limit = given * np.float32(2 ** (bits - 1) - 1)
+        clipped = np.clip(weight, -limit, limit)
     integers = np.empty(weight.shape, parameters.dtype)
     signal = noise = 0.0
     for part in _slices(weight.shape):
@@ -77,7 +88,7 @@ def quantize_weight(
             else parameters.scale
         )
         local = Affine(scale=scale, zero_point=np.zeros((), parameters.dtype))
-        integers[part] = quantize(weight[part], local)
+        integers[part] = quantize(clipped[part], local)
         added = energy(weight[part], dequantize(integers[part], local))
         signal, noise = signal + added[0], noise + added[1]
     return QuantizedWeight(integers=integers, parameters=parameters, sqnr_db=ratio_db(signal, noise))

@@ -1,6 +1,6 @@
 """An ONNX graph as a torch module: its float weights are parameters, everything else stays as it is."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Literal
@@ -64,6 +64,20 @@ class TrainableGraph(nn.Module):
         return MappingProxyType(
             {name: self.get_buffer(member) for name, member in self._names[Role.STATISTIC].items()}
         )
+
+    def learn(self, names: Iterable[str]) -> None:
+        """Makes parameters of float constants, by the names of their initializers; parameters stay what they are.
+
+        Raises:
+            KeyError: there is neither of that name.
+        """
+        for name in names:
+            if name not in self._names[Role.PARAMETER]:
+                member = self._names[Role.CONSTANT].pop(name)
+                tensor = self.get_buffer(member)
+                delattr(self, member)
+                self.register_parameter(member, nn.Parameter(tensor))
+                self._names[Role.PARAMETER][name] = member
 
     @property
     def device(self) -> torch.device:
