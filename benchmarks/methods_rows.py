@@ -19,19 +19,22 @@ LEARN = {"batch_size": 128, "learning_rate": 2e-3}
 FINETUNE = {"method": "finetune", "epochs": 3, **LEARN}
 LAYERWISE = {"sparsity": 0.9, "scope": "layer"}
 GRADUAL = {"method": "prune_gradual", "sparsity": 0.9, **LEARN}
+SLOWLY = {"rounds": 10, "epochs": 1, "final_epochs": 20, "batch_size": 64, "learning_rate": 3e-3}
 TICKET = {"method": "prune_gradual", "sparsity": 0.95, **LEARN}
 STUDENT = {"method": "distill", "derive": {"width": 0.25, "weights": "reinitialised"}, "epochs": 6, **LEARN}
+LONGER = {**STUDENT, "epochs": 25, "learning_rate": 3e-3}
 HALF = {"method": "prune_channels", "sparsity": 0.5, "criterion": "l1"}
 QUARTER = {"method": "prune_channels", "sparsity": 0.25, "criterion": "l1", "round_to": 4}
 THIRD = {"method": "prune_channels", "sparsity": 0.34, "criterion": "l1", "round_to": 4}
-RECOVER = {"method": "finetune", "epochs": 10, "batch_size": 64, "learning_rate": 2e-3}
+RECOVER = {"method": "finetune", "epochs": 16, "batch_size": 64, "learning_rate": 2e-3}
 IMITATE = {"method": "distill", "alpha": 0.5, "batch_size": 64, "learning_rate": 2e-3}
 
 TABLE: tuple[tuple[str, tuple[str, ...], int, tuple[Step, ...]], ...] = (
     ("magnitude 90%", ALL, FEW, ({"method": "prune_magnitude", **LAYERWISE},)),
     ("magnitude 90%, finetune", ALL, FEW, ({"method": "prune_magnitude", **LAYERWISE}, FINETUNE)),
     ("sensitivity 90%, finetune", ALL, FEW, ({"method": "prune_sensitivity", **LAYERWISE}, FINETUNE)),
-    ("gradual 90%", ALL, EVERY, (GRADUAL,)),
+    ("gradual 90%", LENETS, EVERY, (GRADUAL,)),
+    ("gradual 90%", DEEP, EVERY, ({**GRADUAL, **SLOWLY},)),
     (
         "sparse learning 90%",
         ALL,
@@ -47,10 +50,17 @@ TABLE: tuple[tuple[str, tuple[str, ...], int, tuple[Step, ...]], ...] = (
         EVERY,
         (QUARTER, {**IMITATE, "epochs": 2}, THIRD, {**IMITATE, "epochs": 8}),
     ),
-    ("a quarter of the width from random, labels alone", ALL, FEW, ({**STUDENT, "alpha": 0.0},)),
-    ("a quarter of the width from random, distilled", ALL, FEW, ({**STUDENT, "alpha": 0.9},)),
-    ("lottery ticket 95%", LENETS, FEW, ({**TICKET, "rewind": INITIAL},)),
-    ("the same mask on other random weights, 95%", LENETS, FEW, ({**TICKET, "rewind": OTHER},)),
+    ("a quarter of the width from random, labels alone", LENETS, FEW, ({**STUDENT, "alpha": 0.0},)),
+    ("a quarter of the width from random, distilled", LENETS, FEW, ({**STUDENT, "alpha": 0.9},)),
+    ("a quarter of the width from random, labels alone", DEEP, FEW, ({**LONGER, "alpha": 0.0},)),
+    ("a quarter of the width from random, distilled", DEEP, FEW, ({**LONGER, "alpha": 0.9},)),
+    ("lottery ticket 95%", LENETS, FEW, ({**TICKET, "rewind": "weights", "initial": INITIAL},)),
+    (
+        "the same mask on other random weights, 95%",
+        LENETS,
+        FEW,
+        ({**TICKET, "rewind": "weights", "initial": OTHER},),
+    ),
 )
 ROWS = tuple(
     Row(network=network, name=name, steps=steps, images=images)

@@ -1,6 +1,8 @@
 """The rows of torch_pruning.md: each cuts a network by half with us and with Torch-Pruning, and measures both."""
 
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -17,6 +19,8 @@ from compression.measurements import Measurements
 from tests.compression.zoo import light
 
 NO_MODULE = "takes torch modules, not ONNX files"
+PEER_S = 300
+"""Torch-Pruning takes seconds for what it can cut."""
 FAILURES = (
     CompressionError,
     RuntimeError,
@@ -84,7 +88,8 @@ class Reach:
         from benchmarks.torch_pruning_peer import halve as peer
 
         cut = module(self.name)
-        peer(cut, example(self.name), criterion="l1")
+        with _within(PEER_S):
+            peer(cut, example(self.name), criterion="l1")
         export(cut, example(self.name), target)
 
     def _side(self, folders: Folders, original: Path, target: Path, act: Callable[[], float | None]) -> Side:
@@ -141,6 +146,26 @@ def _timed(folders: Folders, key: str, found: Compared, original: Path, data: Pa
             measured = measure(original, folders.model(key, what), folders.results / "measuring", data=data)
             sides[what] = side.model_copy(update={"measurements": measured})
     return Compared(**sides, timed=True)
+
+
+@contextmanager
+def _within(seconds: int) -> Iterator[None]:
+    """Ends what does not end by itself.
+
+    Raises:
+        RuntimeError: the time is up.
+    """
+
+    def stop(_signal: int, _frame: object) -> None:
+        raise RuntimeError(f"not done after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _words(reason: Exception) -> str:
