@@ -110,13 +110,13 @@ class QuantizeMixed(NarrowingMethod):
 
     def after(self, layer: LayerSummary) -> LayerSummary:
         """As int8 where that is among the choices: most layers bear it."""
-        from compression.quantization.forecast import float16_layer, int8_layer, narrow_layer
+        from compression.quantization.forecast import float_layer, int8_layer, narrow_layer
 
         if "int8" in self.choices:
             return int8_layer(layer)
         if "int4" in self.choices:
             return narrow_layer(layer, 4, self.block_size, symmetric=self.symmetric)
-        return float16_layer(layer)
+        return float_layer(layer)
 
     def seconds(self, model: ModelSummary, data: Mapping[Role, DatasetSummary]) -> float:
         per_sample = 0.0005 + (model.macs or model.parameters) / 5e9

@@ -12,43 +12,56 @@ from compression.graph import layers as layers_of
 from compression.method import LayerOutcome, StepContext, StepOutcome
 from compression.quantization.calibration import calibrate
 from compression.quantization.check import OutputCheck, figures, output_check
-from compression.quantization.halves import LARGEST, Converted, compute_in_halves, store_halves
+from compression.quantization.halves import Converted, compute_in_halves
 from compression.quantization.latency import Speed, paired_speeds
+from compression.quantization.narrow_floats import FLOAT16, FloatForm, store_floats
 from compression.quantization.probe import Probe, fidelity
 from compression.quantization.storage import Names
 
 _SECONDS = 2.0
 
 
-def cast_to_halves(
+def cast_floats(
     model: ir.Model,
     chosen: Sequence[Layer],
     context: StepContext,
     *,
+    form: FloatForm,
     arithmetic: bool,
     min_output_sqnr_db: float,
 ) -> StepOutcome:
-    """Store the chosen layers as float16, or compute in it; what cannot compute so is stored so."""
+    """Store the chosen layers in the form; with `arithmetic` compute in float16, and store so what cannot."""
     check = output_check(model, context, min_output_sqnr_db)
     if arithmetic:
         outcome = _arithmetic(model, chosen, check)
         if isinstance(outcome, StepOutcome):
             return outcome
         note = f"{outcome}; weights are stored as float16 and computed with in float32"
-        return _storage(model, chosen, check, (note,))
-    return _storage(model, chosen, check, ())
+        return _storage(model, chosen, check, form, (note,))
+    return _storage(model, chosen, check, form, ())
 
 
 def _storage(
-    model: ir.Model, chosen: Sequence[Layer], check: OutputCheck, notes: tuple[str, ...]
+    model: ir.Model,
+    chosen: Sequence[Layer],
+    check: OutputCheck,
+    form: FloatForm,
+    notes: tuple[str, ...],
 ) -> StepOutcome:
-    outcomes = store_halves(chosen, layers_of(model), Names(model), check.context.report)
+    outcomes = store_floats(
+        chosen,
+        layers_of(model),
+        Names(model),
+        check.context.report,
+        form=form,
+        opset=model.opset_imports.get("", form.opset),
+    )
     judged = check.judge(model, outcomes, {})
     return StepOutcome(
         model=model,
         layers=outcomes,
         notes=(*notes, *judged.notes),
-        details={"compute": "float32", **judged.details},
+        details={"compute": "float32", "format": form.name, **judged.details},
     )
 
 
@@ -62,7 +75,7 @@ def _arithmetic(model: ir.Model, chosen: Sequence[Layer], check: OutputCheck) ->
     converted = compute_in_halves(copy, keep, _large(copy, check.probe, check.context))
     everyone = layers_of(copy)
     rest = [layer for layer in everyone if layer.name in names - converted.nodes]
-    stored = store_halves(rest, everyone, Names(copy), check.context.report) if rest else ()
+    stored = store_floats(rest, everyone, Names(copy), check.context.report) if rest else ()
     try:
         found = fidelity(check.probe, copy, check.context)
     except CompressionError as error:
@@ -99,7 +112,7 @@ def _large(model: ir.Model, probe: Probe, context: StepContext) -> dict[str, str
     tensors += [value for value in model.graph.inputs if value.dtype == ir.DataType.FLOAT]
     seen = calibrate(model, tensors, probe.feeds, context, expected=len(probe.feeds), drawing=False)
     peaks = {name: max(-bounds.low, bounds.high) for name, bounds in seen.extremes().items()}
-    large = {name: f"{name} reaches {peak:.4g}" for name, peak in peaks.items() if peak > LARGEST / 2}
+    large = {name: f"{name} reaches {peak:.4g}" for name, peak in peaks.items() if peak > FLOAT16.largest / 2}
     return {**large, **seen.refused}
 
 

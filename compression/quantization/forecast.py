@@ -58,22 +58,28 @@ def _saves(layer: LayerSummary, position: int) -> bool:
     return is_matrix(layer, position) and int8_bytes(layer.op_type, weight.shape) < weight.size_bytes
 
 
-def float16_layer(layer: LayerSummary) -> LayerSummary:
-    """The layer with its matrices stored as float16, where that is smaller."""
-    weights = tuple(
-        as_type(weight, "float16", weight.elements * 2) if _halved(layer, position) else weight
-        for position, weight in enumerate(layer.weights)
-    )
-    return layer.model_copy(update={"weights": weights})
+_FLOAT_BYTES = {"float16": 2, "bfloat16": 2, "float8_e4m3": 1, "float8_e5m2": 1}
+_FLOAT_DTYPES = {"float8_e4m3": "float8_e4m3fn"}
 
 
-def _halved(layer: LayerSummary, position: int) -> bool:
-    weight = layer.weights[position]
-    return (
-        is_matrix(layer, position)
-        and weight.dtype in {"float32", "float64"}
-        and weight.elements * 2 + CHAIN_BYTES // 2 < weight.size_bytes
-    )
+def float_layer(layer: LayerSummary, form: str = "float16") -> LayerSummary:
+    """The layer with its matrices stored in a narrower float type, where that is smaller."""
+    dtype = _FLOAT_DTYPES.get(form, form)
+    weights = []
+    for position, weight in enumerate(layer.weights):
+        size = _float_bytes(layer, weight, form)
+        able = is_matrix(layer, position) and size + CHAIN_BYTES // 2 < weight.size_bytes
+        weights.append(as_type(weight, dtype, size) if able else weight)
+    return layer.model_copy(update={"weights": tuple(weights)})
+
+
+def _float_bytes(layer: LayerSummary, weight: WeightSummary, form: str) -> int:
+    """Bytes of a weight in the type; float8 has a float32 scale for each channel."""
+    width = _FLOAT_BYTES[form]
+    if width > 1:
+        return weight.elements * width
+    axes = channel_axes(layer.op_type, 1, weight.shape, {}) or ()
+    return weight.elements + 4 * math.prod(weight.shape[axis] for axis in axes) + CHAIN_BYTES // 2
 
 
 _CHECKED_BYTES = 1_500_000_000

@@ -1,21 +1,15 @@
-"""float16: as a storage type that the runtime widens at load, and as the type that the model computes in."""
+"""float16 as the type that a model computes in."""
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 
-from compression.graph import Layer
-from compression.method import LayerOutcome
-from compression.quantization.affine import Array, sqnr_db
-from compression.quantization.storage import LAZY_BYTES, Names, as_numpy, blocker, release, store_narrow
-from compression.quantization.weight_only import weight_matrices
-from compression.quantization.weights import CHAIN_BYTES
+from compression.quantization.narrow_floats import FLOAT16, overflow
+from compression.quantization.storage import Names, as_numpy
 
-LARGEST = 65504.0
-"""The largest float16."""
 BLOCKED = frozenset(
     {
         "BatchNormalization",
@@ -45,89 +39,6 @@ BLOCKED = frozenset(
 )
 """Operators kept in float32: their kernels lack float16, lose too much in it, or carry a type in an
 attribute."""
-
-
-def overflow(weight: Array) -> str | None:
-    """Why a weight does not fit float16, or None."""
-    if weight.size == 0:
-        return None
-    peak = float(np.abs(weight).max())
-    if not np.isfinite(peak):
-        return "it holds NaN or infinity"
-    return f"its largest value {peak:.4g} is beyond {LARGEST:g}" if peak > LARGEST else None
-
-
-def store_halves(
-    layers: Sequence[Layer], everyone: Sequence[Layer], names: Names, report: Callable[[float, str], None]
-) -> tuple[LayerOutcome, ...]:
-    """Store float32 matrices as float16 behind a Cast that the runtime folds; the model computes as
-    before."""
-    chosen = {layer.name for layer in layers}
-    users: dict[int, set[str]] = {}
-    for layer in everyone:
-        for value in weight_matrices(layer):
-            users.setdefault(id(value), set()).add(layer.name)
-    done: dict[int, tuple[ir.Value, str | None, float]] = {}
-    outcomes = []
-    for count, layer in enumerate(layers):
-        report(count / len(layers), f"storing the weights of {layer.name}")
-        results = []
-        for value in weight_matrices(layer):
-            if id(value) not in done:
-                outside = sorted(users[id(value)] - chosen)
-                kept = (
-                    f"its weight is shared with {outside[0]}, which is not to be touched" if outside else None
-                )
-                done[id(value)] = (value, *((kept, 0.0) if kept else _store_half(value, names)))
-            results.append(done[id(value)][1:])
-        outcomes.append(_outcome(layer, results))
-    return tuple(outcomes)
-
-
-def _store_half(value: ir.Value, names: Names) -> tuple[str | None, float]:
-    tensor = ir.convenience.get_const_tensor(value)
-    reason = blocker(value)
-    if reason or tensor is None:
-        return reason or "it is no constant", 0.0
-    if tensor.dtype not in {ir.DataType.FLOAT, ir.DataType.DOUBLE}:
-        return f"its weight is {tensor.dtype.name.lower()} already", 0.0
-    weight = as_numpy(tensor)
-    reason = overflow(weight)
-    if reason or tensor.nbytes - weight.size * 2 <= CHAIN_BYTES // 2:
-        return reason or "float16 would be no smaller", 0.0
-    half = weight.astype(np.float16)
-    figure = sqnr_db(weight, half)
-    del weight
-    release(tensor)
-    store_narrow(value, _lazily(tensor, half), names)
-    return None, figure
-
-
-def _lazily(tensor: ir.TensorProtocol, half: Array) -> ir.TensorProtocol:
-    """The float16 form; a large one is made again from its source when the model is written."""
-    if half.nbytes < LAZY_BYTES:
-        return ir.tensor(half)
-
-    def again() -> ir.TensorProtocol:
-        made = as_numpy(tensor).astype(np.float16)
-        release(tensor)
-        return ir.tensor(made)
-
-    return ir.LazyTensor(again, dtype=ir.DataType.FLOAT16, shape=ir.Shape(half.shape))
-
-
-def _outcome(layer: Layer, results: Sequence[tuple[str | None, float]]) -> LayerOutcome:
-    stored = [figure for reason, figure in results if reason is None]
-    if not stored:
-        reasons = [reason for reason, _ in results if reason]
-        return LayerOutcome(
-            layer=layer.name, changed=False, note=reasons[0] if reasons else "it has no float matrix"
-        )
-    worst = min(stored)
-    numbers = {"sqnr_db": worst} if abs(worst) != float("inf") else {}
-    return LayerOutcome(
-        layer=layer.name, changed=True, note="stored as float16, computed with as before", numbers=numbers
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,7 +120,7 @@ class _Converter:
             return None
         if value.const_value is None:
             return self.large.get(value.name or "")
-        reason = overflow(as_numpy(value.const_value))
+        reason = overflow(as_numpy(value.const_value), FLOAT16)
         return f"{value.name}: {reason}" if reason else None
 
     def _halved(self, value: ir.Value, node: ir.Node) -> ir.Value:

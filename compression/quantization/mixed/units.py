@@ -8,13 +8,13 @@ import onnx_ir as ir
 from compression.graph import Layer
 from compression.method import StepContext
 from compression.quantization.affine import sqnr_db
-from compression.quantization.halves import overflow
 from compression.quantization.mixed.forms import AsItWas, Bytes, Form, Half, half_bytes, packed
 from compression.quantization.mixed.grounds import calibration_data, fitted_samples
 from compression.quantization.mixed.settings import KEPT, PRECISIONS, MixedOptions, Precision
 from compression.quantization.narrow.planning import Item, plan
 from compression.quantization.narrow.rounding_items import round_items
 from compression.quantization.narrow.spill import Spill
+from compression.quantization.narrow_floats import FLOAT16, overflow
 from compression.quantization.storage import as_numpy, release, stored_bytes
 from compression.quantization.weights import quantize_weight
 
@@ -118,7 +118,7 @@ def _form(item: Item, precision: Precision) -> Form | str:
     if tensor.dtype == ir.DataType.FLOAT16:
         return "its weight is float16 already"
     weight = as_numpy(tensor)
-    reason = overflow(weight)
+    reason = overflow(weight, FLOAT16)
     if reason:
         return reason
     half = Half(tensor=tensor, size_bytes=half_bytes(tensor), sqnr_db=0.0, words="float16")

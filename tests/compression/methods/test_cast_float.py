@@ -2,12 +2,14 @@
 
 import json
 
+import ml_dtypes
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from pydantic import ValidationError
 
-from compression.graph import check_same_interface, interface
+from compression.graph import check_same_interface, interface, summarise
 from compression.methods.cast_float import CastFloat
 from compression.quantization.affine import sqnr_db
 from tests.compression.quantization import graphs
@@ -35,6 +37,59 @@ def test_half_the_size_and_faithful(name, compute, tmp_path):
     assert all(sqnr_db(left, right) > 50 for left, right in zip(before, after, strict=True))
     assert all(left.dtype == right.dtype for left, right in zip(before, after, strict=True))
     json.dumps(outcome.details, allow_nan=False)
+
+
+STORED = {"bfloat16": (35, 0.55), "float8_e4m3": (22, 0.35), "float8_e5m2": (16, 0.35)}
+"""What the mantissa leaves (dB), 6 dB for each bit and a bit more, and the share of the file at most."""
+
+
+@pytest.mark.parametrize("format", STORED)
+@pytest.mark.parametrize("name", FLOAT32)
+def test_narrower_formats_are_folded_at_load(name, format, tmp_path):
+    model = graphs.ALL[name]()
+    _, path = run(model, tmp_path, format=format)
+    given = graphs.feeds(model, 2)
+    before, after = graphs.answers(tmp_path / "original.onnx", given), graphs.answers(path, given)
+    assert all(sqnr_db(left, right) > STORED[format][0] for left, right in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("format", STORED)
+def test_stored_values_are_those_of_ml_dtypes(format, tmp_path):
+    kind = {"bfloat16": "bfloat16", "float8_e4m3": "float8_e4m3fn", "float8_e5m2": "float8_e5m2"}[format]
+    model = graphs.plain()
+    original = numpy_helper.to_array(model.graph.initializer[0])
+    outcome, path = run(model, tmp_path, format=format)
+    answer = graphs.answers(path, {"x": np.eye(64, dtype=np.float32)})[0]
+    scale = 1 if format == "bfloat16" else np.abs(original).max(axis=0) / float(ml_dtypes.finfo(kind).max)
+    expected = (original / scale).astype(np.dtype(getattr(ml_dtypes, kind))).astype(np.float32) * scale
+    assert np.allclose(answer, expected, rtol=1e-6, atol=0)
+    assert path.stat().st_size < STORED[format][1] * (tmp_path / "original.onnx").stat().st_size
+    assert outcome.layers[0].numbers["sqnr_db"] == pytest.approx(sqnr_db(original, expected), abs=0.01)
+
+
+@pytest.mark.parametrize("format", ["bfloat16", "float8_e4m3"])
+def test_what_is_beyond_float16_fits(format, tmp_path):
+    model = graphs.plain()
+    big = numpy_helper.to_array(model.graph.initializer[0]) * np.float32(1e6)
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(big, "w"))
+    outcome, _ = run(model, tmp_path, format=format)
+    assert outcome.layers[0].changed
+
+
+@pytest.mark.parametrize("format", STORED)
+def test_a_forecast_tells_the_bytes(format, tmp_path):
+    model = graphs.opened(graphs.plain(), tmp_path)
+    step = CastFloat.model_validate({"method": "cast_float", "format": format})
+    before = summarise(model, size_bytes=0)
+    told = step.forecast(before, {}).model_after.layers[0].weight
+    after = summarise(step.apply(model, graphs.context(tmp_path)).model, size_bytes=0).layers[0].weight
+    assert (told.dtype, told.shape) == (after.dtype, after.shape)
+    assert after.size_bytes <= told.size_bytes < before.layers[0].weight.size_bytes
+
+
+def test_only_float16_computes():
+    with pytest.raises(ValidationError, match="for storage alone"):
+        CastFloat.model_validate({"method": "cast_float", "format": "bfloat16", "compute": "float16"})
 
 
 def test_auto_on_a_cpu_stores_only(tmp_path):
