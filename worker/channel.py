@@ -98,6 +98,6 @@ def _use_scratch(scratch: Path) -> None:
         os.environ[name] = str(threads)
     tempfile.tempdir = None
     if "numpy" in sys.modules:
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+        from threadpoolctl import threadpool_limits
 
         threadpool_limits(limits=threads)

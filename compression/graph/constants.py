@@ -32,6 +32,18 @@ def stored_source(value: ir.Value | None) -> ir.Value | None:
     return None if found is None else found[1]
 
 
+def stored_codebook(value: ir.Value | None) -> ir.Value | None:
+    """The stored tensor whose entries a constant chain picks by Gather, as Reshape(Gather(codebook, indices))."""
+    for _ in range(MAX_CHAIN):
+        producer = None if value is None else value.producer()
+        if producer is None or not producer.inputs:
+            return None
+        if producer.op_type == "Gather":
+            return stored_source(producer.inputs[0])
+        value = producer.inputs[0]
+    return None
+
+
 def release(tensor: ir.TensorProtocol) -> None:
     """Lets go of the file behind an external tensor; it is mapped again when it is next read.
 

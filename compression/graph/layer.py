@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from compression.graph.constants import is_constant, stored_source
+from compression.graph.constants import is_constant, stored_codebook, stored_source
 from compression.graph.operators import FLOATS, NARROW, WEIGHT_INPUTS, weight_inputs
 
 
@@ -14,7 +14,8 @@ class Layer:
     """A node with its weights.
 
     `weights` are the stored values, the main one first: where the node reads DequantizeLinear(int8) or
-    Cast(int8) * scale, the stored int8 value stands here and not the node's input.
+    Cast(int8) * scale, the stored int8 value stands here and not the node's input. Indices are followed by the
+    codebook that they pick from.
     """
 
     name: str
@@ -84,7 +85,18 @@ def _weights(node: ir.Node) -> tuple[ir.Value, ...]:
         source = stored_source(value)
         if source is not None and source not in found and _is_weight(node, value, source):
             found.append(source)
+            found.extend(_codebook(value, found))
     return tuple(found)
+
+
+def _codebook(value: ir.Value, found: list[ir.Value]) -> list[ir.Value]:
+    book = stored_codebook(value)
+    tensor = None if book is None else ir.convenience.get_const_tensor(book)
+    return (
+        [book]
+        if book is not None and book not in found and tensor is not None and tensor.dtype in FLOATS
+        else []
+    )
 
 
 def _is_weight(node: ir.Node, given: ir.Value, source: ir.Value) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 from compression.errors import NotApplicable
 from compression.quantization.weights import CHAIN_BYTES, channel_axes
@@ -106,6 +107,25 @@ def coded_layer(layer: LayerSummary, bits: int) -> LayerSummary:
         smaller = is_matrix(layer, position) and size < weight.size_bytes
         dtype = "uint16" if bits > 8 else "uint8"
         weights.append(as_type(weight, dtype, size) if smaller else weight)
+    return layer.model_copy(update={"weights": tuple(weights)})
+
+
+def shared_layer(
+    layer: LayerSummary, entries: int, indices: Literal["bits", "bytes"], vector: int, group: int | None
+) -> LayerSummary:
+    """The layer with its matrices as indices into codebooks, where that is smaller."""
+    from compression.sharing.sizes import shared_bytes
+
+    weights = []
+    for position, weight in enumerate(layer.weights):
+        if not is_matrix(layer, position):
+            weights.append(weight)
+            continue
+        axes = channel_axes(layer.op_type, 1, weight.shape, {}) or (0,)
+        groups = 1 if group is None else -(-weight.shape[axes[0]] // group)
+        width = weight.size_bytes // max(weight.elements, 1)
+        size = shared_bytes(weight.elements, entries, indices, vector=vector, groups=groups, width=width)
+        weights.append(as_type(weight, "uint8", size) if size < weight.size_bytes else weight)
     return layer.model_copy(update={"weights": tuple(weights)})
 
 
