@@ -41,7 +41,7 @@ class ShareWeights(NarrowingMethod, TrainingMethod):
     needs: ClassVar[frozenset[Role]] = frozenset()
     uses: ClassVar[frozenset[Role]] = frozenset({Role.TRAINING, Role.CALIBRATION})
     changes: ClassVar[tuple[Change, ...]] = ("values", "dtypes", "structure")
-    example: ClassVar[Mapping[str, Any]] = {"method": "share_weights", "entries": 32}
+    example: ClassVar[Mapping[str, Any]] = {"method": "share_weights", "entries": 16, "indices": "bytes"}
 
     method: Literal["share_weights"] = "share_weights"
     entries: int = Field(32, ge=2, le=256, description="shared values of a layer, or of each group")

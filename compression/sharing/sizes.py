@@ -6,8 +6,10 @@ from compression.quantization.narrow.packing import folding_bytes, plane_bytes
 from compression.quantization.uniform.sizes import SHIFT_OPSET, stored_bits
 
 Indices = Literal["bits", "bytes"]
-NODES = 450
+NODES = 250
 """What the nodes, names and shapes of one tensor cost in the file, about."""
+UNSCALED = 400
+"""Of what folding bits into scaled floats costs, the part that indices do without."""
 BYTE = 8
 
 
@@ -33,5 +35,5 @@ def shared_bytes(
         width: bytes of a shared value.
     """
     bits = stored_bits(max((entries - 1).bit_length(), 1), opset) if indices == "bits" else BYTE
-    folding = folding_bytes(bits, symmetric=True) if bits < BYTE else 0
+    folding = folding_bytes(bits, symmetric=True) - UNSCALED if bits < BYTE else 0
     return plane_bytes(weights // vector, bits) + entries * groups * vector * width + NODES + folding
