@@ -47,7 +47,7 @@ async def answer(request: Request, services: Services, stored: Stored) -> Respon
     3. `Range` counts only with an `If-Range` that is this ETag, or without any.
     """
     headers = _headers(stored)
-    if _has_it(request.headers.get("if-none-match"), stored.etag):
+    if has_it(request.headers.get("if-none-match"), stored.etag):
         return Response(status_code=304, headers=headers)
     key = object_key(stored.project_id, stored.sha256)
     url = None if stored.is_page else services.store.presign(key, stored.filename, PRESIGNED_S)
@@ -62,7 +62,7 @@ async def answer(request: Request, services: Services, stored: Stored) -> Respon
     if request.method == "HEAD":
         return Response(status_code=status, headers=headers)
     chunks = await run_in_threadpool(services.store.open_range, key, start, stop)
-    return StreamingResponse(_stream(chunks), status, headers)
+    return StreamingResponse(streamed(chunks), status, headers)
 
 
 def disposition(filename: str, kind: str = "attachment") -> str:
@@ -83,7 +83,7 @@ def _headers(stored: Stored) -> dict[str, str]:
     return headers | {"Content-Security-Policy": SANDBOX} if stored.is_page else headers
 
 
-def _has_it(if_none_match: str | None, etag: str) -> bool:
+def has_it(if_none_match: str | None, etag: str) -> bool:
     if if_none_match is None:
         return False
     given = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
@@ -111,7 +111,7 @@ def _span(request: Request, stored: Stored) -> tuple[int, int] | None:
     return start, stop
 
 
-async def _stream(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def streamed(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
     try:
         while (chunk := await run_in_threadpool(next, chunks, None)) is not None:
             yield chunk

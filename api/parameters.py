@@ -1,6 +1,6 @@
 """Parameters that several calls share, with their bounds and descriptions."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Header, Path, Query
 
@@ -24,6 +24,12 @@ ModelCursor = Annotated[str | None, Query(pattern=MODEL_ID, description="`next_c
 DatasetCursor = Annotated[str | None, Query(pattern=DATASET_ID, description="`next_cursor` of the last page")]
 JobCursor = Annotated[str | None, Query(pattern=JOB_ID, description="`next_cursor` of the last page")]
 
+As = Annotated[
+    Literal["onnx"] | None,
+    Query(
+        alias="as", description="`onnx` unpacks a packed model on its way out; `Range` does not count then"
+    ),
+]
 IfNoneMatch = Annotated[
     str | None,
     Header(alias="If-None-Match", max_length=4000, description="ETags the caller has; 304 if one is current"),

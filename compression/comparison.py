@@ -131,6 +131,7 @@ def _model_values(model: ModelMeasurement) -> dict[str, Number]:
     return {
         "size_bytes": model.size_bytes,
         "zip_bytes": model.zip_bytes,
+        "packed_bytes": model.packed_bytes,
         "parameters": model.parameters,
         "nonzero_parameters": model.nonzero_parameters,
         "sparsity": model.sparsity,

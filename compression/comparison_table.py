@@ -70,6 +70,7 @@ FIXED_COLUMNS = (
     Column(key="size_bytes", title="Size", unit="bytes", better="lower", main=True),
     Column(key="size_ratio", title="Times smaller", unit="x", better="higher", main=True),
     Column(key="zip_bytes", title="Zipped", unit="bytes", better="lower"),
+    Column(key="packed_bytes", title="Packed", unit="bytes", better="lower"),
     Column(key="parameters", title="Parameters", unit="", better="lower"),
     Column(key="nonzero_parameters", title="Non-zero", unit="", better="lower"),
     Column(key="sparsity", title="Sparsity (zeros)", unit="share", better="none", main=True),

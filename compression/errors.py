@@ -5,6 +5,7 @@ CompressionError
 ├── UnsupportedModel        a sound model of a kind that is not taken (TorchScript, pickles, custom operators)
 │   └── NeedsConversion     one that can be made into ONNX first (torch.export programs)
 ├── InvalidDataset          the bytes are no dataset, or its arrays are broken
+├── PackedError             a packed file is damaged, or is none
 ├── InvalidSpec             the steps contradict each other or themselves
 │   └── SelectorMatchedNothing
 ├── NotApplicable           a sound step that this model or this data rules out
@@ -47,6 +48,10 @@ class NeedsConversion(UnsupportedModel):
 
 class InvalidDataset(CompressionError):
     code = "invalid_dataset"
+
+
+class PackedError(CompressionError):
+    code = "invalid_packed"
 
 
 class InvalidSpec(CompressionError):

@@ -72,6 +72,9 @@ class ModelMeasurement(Value):
     zip_bytes: int = Field(
         description="the same file under deflate: what zeros and repeats are worth in storage"
     )
+    packed_bytes: int | None = Field(
+        None, description="the file as `model.packed`; null where the last step was not `pack`"
+    )
     parameters: int
     nonzero_parameters: int
     sparsity: float

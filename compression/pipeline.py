@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Event", "FinishedStep", "Job", "OutputFile", "Result", "StepRecord", "run"]
 
-MODEL = "model.onnx"
+MODEL, PACKED = "model.onnx", "model.packed"
 WORK_FOLDER = "run"
 """Under the job folder: unpacked inputs and scratch files, removed when the run ends."""
 Listener = Callable[[Event], None]
@@ -76,7 +76,7 @@ def _run(job: Job, bench: "_Bench") -> Result:
     for index in range(len(job.finished), len(job.spec.steps)):
         records.append(_run_step(job, index, bench, tracker))
     files = _step_files(job, len(job.spec.steps) - 1)
-    measurements = _evaluate(job, bench, files[0], tracker)
+    measurements = _with_packed(job, _evaluate(job, bench, files[0], tracker))
     outputs = write_outputs(job, files, records, measurements)
     tracker.report(len(job.spec.steps), 1.0, "done")
     return Result(measurements=measurements, outputs=outputs)
@@ -261,6 +261,15 @@ def _evaluate(
         )
     finally:
         shutil.rmtree(workdir, ignore_errors=True)
+
+
+def _with_packed(job: Job, measurements: Measurements) -> Measurements:
+    """The size of the packed file too, where the last step made one: an earlier step's may be of another model."""
+    packed = job.folder / STEPS_FOLDER / str(len(job.spec.steps) - 1) / PACKED
+    if not packed.exists():
+        return measurements
+    compressed = measurements.compressed.model_copy(update={"packed_bytes": packed.stat().st_size})
+    return measurements.model_copy(update={"compressed": compressed})
 
 
 def _located(error: CompressionError, step: str) -> CompressionError:

@@ -115,6 +115,7 @@ def _figures(measured: Measurements) -> Iterator[View]:
     for title, field, unit in (
         ("File size", "size_bytes", "bytes"),
         ("File size under deflate", "zip_bytes", "bytes"),
+        ("File size packed", "packed_bytes", "bytes"),
         ("Parameters", "parameters", ""),
         ("Non-zero parameters", "nonzero_parameters", ""),
         ("Sparsity (share of zeros)", "sparsity", "share"),

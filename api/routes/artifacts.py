@@ -7,10 +7,11 @@ from api import views
 from api.auth import Caller, JobReader
 from api.content import Stored, answer
 from api.documented import downloaded, problems
-from api.parameters import ArtifactId, IfNoneMatch, IfRange, Range
+from api.parameters import ArtifactId, As, IfNoneMatch, IfRange, Range
 from api.routing import router
 from api.schemas import ArtifactBody
 from api.services import Services, ServicesHere
+from api.unpacked import unpacked_answer
 from db import artifacts
 from db.models import Artifact
 
@@ -30,11 +31,12 @@ async def get_artifact_content(
     caller: JobReader,
     services: ServicesHere,
     artifact_id: ArtifactId,
+    form: As = None,
     if_none_match: IfNoneMatch = None,
     range: Range = None,
     if_range: IfRange = None,
 ) -> Response:
-    """The file itself: model.onnx, report.html, ..."""
+    """The file itself: model.onnx, report.html, ... With `as=onnx`, what a `model.packed` unpacks to, as a whole."""
     row = await run_in_threadpool(_read, services, caller, artifact_id)
     stored = Stored(
         project_id=row.project_id,
@@ -43,6 +45,8 @@ async def get_artifact_content(
         filename=row.name,
         media_type=row.media_type,
     )
+    if form == "onnx":
+        return await unpacked_answer(request, services, stored)
     return await answer(request, services, stored)
 
 

@@ -69,3 +69,34 @@ def test_a_bad_file_is_refused_with_the_reason(live, path, content, code):
     assert (answer.status_code, problem["code"]) == (422, code)
     assert problem["detail"]
     assert problem["errors"][0]["message"] == problem["detail"]
+
+
+def test_a_packed_model_downloads_as_onnx(live, network):
+    model = live.post("/v1/models", files={"file": ("network.onnx", network)}).json()
+    steps = [{"method": "quantize_weights"}, {"method": "pack"}]
+    submitted = live.post("/v1/jobs", json={"model_id": model["id"], "steps": steps})
+    job = live.get(submitted.headers["Location"], params={"wait": 60}).json()
+    assert job["state"] == "succeeded", job["error"]
+    files = {item["name"]: item for item in live.get(job["links"]["artifacts"]).json()["items"]}
+    delivered = live.get(files["model.onnx"]["links"]["content"]).content
+    packed = files["model.packed"]["links"]["content"]
+
+    answer = live.get(packed, params={"as": "onnx"})
+
+    assert answer.content == delivered
+    assert answer.headers["Content-Length"] == str(len(delivered))
+    assert 'filename="model.onnx"' in answer.headers["Content-Disposition"]
+    assert len(live.get(packed).content) == files["model.packed"]["size_bytes"] < len(delivered)
+    etag = answer.headers["ETag"]
+    assert etag != live.head(packed).headers["ETag"]
+    assert live.get(packed, params={"as": "onnx"}, headers={"If-None-Match": etag}).status_code == 304
+    head = live.head(packed, params={"as": "onnx"})
+    assert (head.status_code, head.headers["Content-Length"]) == (200, str(len(delivered)))
+    ranged = live.get(packed, params={"as": "onnx"}, headers={"Range": "bytes=0-9"})
+    assert (ranged.status_code, ranged.content) == (200, delivered)
+    for name in ("model.onnx", "report.json"):
+        refused = live.get(files[name]["links"]["content"], params={"as": "onnx"})
+        assert (refused.status_code, refused.json()["code"]) == (422, "not_packed")
+        assert "model.packed" in refused.json()["errors"][0]["hint"]
+    unknown = live.get(packed, params={"as": "pickle"})
+    assert (unknown.status_code, unknown.json()["code"]) == (422, "validation_failed")

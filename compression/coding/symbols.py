@@ -1,0 +1,154 @@
+"""Entropy coding of small integers: tables of frequencies that both sides build alike, and one ANS stream a chunk.
+
+The coder is `constriction`'s ANS with 32-bit words, a 64-bit state and probabilities of 24 bits. Frequencies are
+integers that sum to 2^24, so that no floating point decides what a decoder reads.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from constriction import stream
+from numpy.typing import NDArray
+
+from compression.coding.wire import Cursor, varint
+from compression.errors import PackedError
+
+Array = NDArray[Any]
+PRECISION = 24
+TOTAL = 1 << PRECISION
+MAX_ALPHABET = 1 << 16
+_MANTISSA = 16
+_TOP = 31 << 14
+_BERNOULLI_BITS = 16
+_CELLS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """Symbols 0..V-1 that share one table of V frequencies."""
+
+    symbols: Array
+    frequencies: Array
+
+    @property
+    def bits(self) -> float:
+        if len(self.frequencies) == 1:
+            return 0.0
+        counts = np.bincount(self.symbols, minlength=len(self.frequencies))
+        return float((counts * (PRECISION - np.log2(self.frequencies))).sum())
+
+
+def weight_of(code: int | Array) -> Any:
+    """What a table's byte stands for: 0, or (16 + low four bits) << high four bits of the byte less one."""
+    value = np.asarray(code, dtype=np.int64) - 1
+    return np.where(value < 0, 0, (_MANTISSA + (value & 15)) << np.maximum(value >> 4, 0))
+
+
+_WEIGHTS = weight_of(np.arange(1, 241))
+
+
+def codes_of(counts: Array) -> Array:
+    """The table's bytes for counts: the nearest weights with the largest count on top, 0 for none."""
+    scaled = counts * (_TOP / max(int(counts.max()), 1)) if counts.max() * _MANTISSA > _TOP else counts * 16.0
+    at = np.searchsorted(_WEIGHTS, scaled).clip(1, len(_WEIGHTS) - 1)
+    nearer = at - (scaled - _WEIGHTS[at - 1] < _WEIGHTS[at] - scaled)
+    return np.where(counts > 0, nearer + 1, 0).astype(np.uint8)
+
+
+def frequencies(codes: Array) -> Array:
+    """Integers of at least 1 that sum to 2^24: 1 + floor(w (2^24 - V) / sum w), what is left to the largest.
+
+    Raises:
+        PackedError: all weights are zero.
+    """
+    weights = weight_of(codes)
+    total = int(weights.sum())
+    if total == 0:
+        raise PackedError("a table of frequencies is empty")
+    share = weights * (TOTAL - len(weights)) // total
+    share[int(weights.argmax())] += TOTAL - len(weights) - int(share.sum())
+    return np.asarray(share + 1)
+
+
+def table(counts: Array) -> tuple[bytes, Array, int]:
+    """The table of a histogram over all values of a type: its bytes, its frequencies, its first value.
+
+    The values that occur lie within an arc of the circle of all values (so that -1 is beside 0); the table
+    covers the shortest.
+    """
+    there = np.flatnonzero(counts)
+    gaps = np.diff(np.append(there, there[0] + len(counts)))
+    widest = int(gaps.argmax())
+    first = int(there[(widest + 1) % len(there)])
+    size = len(counts) - int(gaps[widest]) + 1
+    codes = codes_of(counts[(first + np.arange(size)) % len(counts)])
+    return varint(first) + varint(size - 1) + codes.tobytes(), frequencies(codes), first
+
+
+def bernoulli_code(ones: float, cells: float) -> int:
+    """The byte for a share of ones, as `bernoulli` reads it."""
+    wanted = max(ones, 0.02) / max(cells, 1) * (1 << _BERNOULLI_BITS)
+    known = np.asarray([_probability(code) for code in range(256)])
+    return int(np.abs(np.log2(known / wanted)).argmin())
+
+
+def bernoulli(code: int) -> Array:
+    """Frequencies of eight cells at once, each a one with probability k / 2^16; the first cell is the high bit.
+
+    A pattern with m ones gets max(1, floor(k^m (2^16 - k)^(8-m) / 2^104)); what is left goes to all zeros, or to all
+    ones where k is more than 2^15.
+    """
+    chance = _probability(code)
+    other = (1 << _BERNOULLI_BITS) - chance
+    shift = _CELLS * _BERNOULLI_BITS - PRECISION
+    by_ones = [max(1, chance**m * other ** (_CELLS - m) >> shift) for m in range(_CELLS + 1)]
+    found = np.asarray([by_ones[pattern.bit_count()] for pattern in range(1 << _CELLS)], dtype=np.int64)
+    found[-1 if chance > other else 0] += TOTAL - int(found.sum())
+    return found
+
+
+def _probability(code: int) -> int:
+    return max(1, (_MANTISSA + (code & 15)) << (code >> 4) >> 4)
+
+
+def read_table(side: Cursor, alphabet: int) -> tuple[Array, int]:
+    """Frequencies and first value of a table for values below `alphabet`."""
+    first = side.varint(alphabet - 1)
+    size = side.varint(alphabet - 1) + 1
+    return frequencies(np.frombuffer(side.take(size), np.uint8)), first
+
+
+def encode(runs: tuple[Run, ...]) -> bytes:
+    """All runs as one stream that `Symbols` reads in their order."""
+    coder = stream.stack.AnsCoder()
+    for run in reversed(runs):
+        if len(run.frequencies) > 1 and len(run.symbols):
+            coder.encode_reverse(run.symbols.astype(np.int32), _model(run.frequencies))
+    words: bytes = coder.get_compressed().astype("<u4").tobytes()
+    return words.rstrip(b"\x00")
+
+
+class Symbols:
+    """Reads runs from a stream, in the order in which they were given to `encode`."""
+
+    def __init__(self, coded: bytes) -> None:
+        words = np.frombuffer(coded + bytes(-len(coded) % 4), "<u4").astype(np.uint32)
+        if coded.endswith(b"\x00"):
+            raise PackedError("a symbol stream ends with a zero")
+        self._coder = stream.stack.AnsCoder(words) if len(words) else stream.stack.AnsCoder()
+
+    def read(self, table: Array, count: int) -> Array:
+        """`count` symbols of 0..V-1 as int32. Damaged bytes give other symbols; `end` tells."""
+        if len(table) == 1 or not count:
+            return np.zeros(count, np.int32)
+        return np.asarray(self._coder.decode(_model(table), count))
+
+    def end(self) -> None:
+        if not self._coder.is_empty():
+            raise PackedError("a symbol stream is longer than its symbols")
+
+
+def _model(table: Array) -> Any:
+    """Every symbol gets one part in 2^24 by itself, the rest in proportion: here exactly, for it sums to the rest."""
+    return stream.model.Categorical((table - 1).astype(np.float64), perfect=False)

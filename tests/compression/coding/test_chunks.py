@@ -1,0 +1,126 @@
+"""Chunks of every kind come back bit by bit, and each codec is what the cheapest is made of where it should be."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from compression.coding.chunks import CODECS, decode_chunk, encode_chunk
+from compression.coding.codec import Form, Incoming, Units
+from compression.coding.symbols import Symbols, encode
+from compression.coding.wire import Cursor
+
+
+def there_and_back(values: Any, columns: int = 1) -> tuple[int, tuple[str, ...]]:
+    payload, names = encode_chunk(Units(values, columns))
+    units, again = decode_chunk(payload, Form(len(values), values.dtype.itemsize, columns))
+    assert units.dtype == values.dtype
+    np.testing.assert_array_equal(units, values)
+    assert set(again) == set(names)
+    assert len(payload) <= values.nbytes + 16
+    return len(payload), names
+
+
+def floats(*shape: int, seed: int = 0) -> Any:
+    return np.random.default_rng(seed).normal(0, 0.05, shape).astype(np.float32)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_units(data: st.DataObject) -> None:
+    rows, columns = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
+    kind = data.draw(st.sampled_from(["<u1", "<u2", "<u4", "<u8"]))
+    few = st.sampled_from([0, 1, 5, 200]) if data.draw(st.booleans()) else None
+    there_and_back(data.draw(hnp.arrays(kind, rows * columns, elements=few)), columns)
+
+
+@pytest.mark.parametrize("kind", ["<u1", "<u2", "<u4", "<u8"])
+def test_every_codec_alone(kind: str) -> None:
+    """On units that all of them can code: mostly one value, few distinct ones, in rows of differing density."""
+    rng = np.random.default_rng(3)
+    density = np.outer(np.repeat([0.01, 0.6], 64), np.repeat([0.1, 1.0], 64))
+    values = (rng.integers(1, 9, (128, 128)) * (rng.random((128, 128)) < density)).astype(kind).reshape(-1)
+    offered = set()
+    for codec in CODECS:
+        for coded in codec.encode(Units(values, 128), nested):
+            incoming = Incoming(Cursor(coded.side, codec.name), Symbols(encode(coded.runs)))
+            found = codec.decode(incoming, Form(len(values), values.itemsize, 128), raw(incoming))
+            np.testing.assert_array_equal(found, values)
+            incoming.side.end()
+            incoming.symbols.end()
+            offered.add(codec.name)
+    narrow = {"ans", "grid", "sorted"} if kind == "<u1" else {"planes", "palette"}
+    assert offered >= {"raw", "zstd", "mask", "gaps"} | narrow
+
+
+def nested(units: Units) -> Any:
+    return next(CODECS[0].encode(units, nested))
+
+
+def raw(incoming: Incoming) -> Any:
+    return lambda form: CODECS[0].decode(incoming, form, raw(incoming))
+
+
+def test_noise_stays_raw() -> None:
+    size, names = there_and_back(np.random.default_rng(0).integers(0, 256, 5000).astype("<u1"))
+    assert names == ("raw",)
+    assert size < 5010
+
+
+def test_one_value_takes_nothing() -> None:
+    assert there_and_back(np.full(1 << 20, 7, "<u4"), 1024)[0] < 8
+
+
+def test_floats_lose_their_exponents_entropy() -> None:
+    weights = floats(256, 256)
+    size, names = there_and_back(weights.view("<u4").reshape(-1), 256)
+    assert "planes" in names
+    exponents = np.bincount((weights.view(np.uint32).reshape(-1) >> 23) & 255)
+    shares = exponents[exponents > 0] / weights.size
+    bound = weights.size * (24 - (shares * np.log2(shares)).sum()) / 8
+    assert bound - 100 < size < bound + 300
+
+
+def test_a_codebook_of_floats_takes_its_indices_entropy() -> None:
+    rng = np.random.default_rng(1)
+    entries = floats(32)
+    places = rng.integers(0, 32, 300 * 100)
+    size, names = there_and_back(entries[places].view("<u4"), 100)
+    assert names[0] == "palette"
+    assert size < 32 * 4 + places.size * 5 / 8 + 80
+
+
+def test_dead_rows_and_columns_cost_next_to_nothing() -> None:
+    """Places of non-zeros against their entropy where the density is known: 300 x 784, half of the columns dead."""
+    rng = np.random.default_rng(2)
+    chance = np.zeros((300, 784))
+    alive = rng.permutation(784)[:392]
+    chance[:, alive] = np.where(np.arange(300) < 60, 0.10, 0.01)[:, None]
+    mask = rng.random((300, 784)) < chance
+    values = np.where(mask, rng.integers(1, 17, mask.shape), 0).astype("<u1")
+    size, names = there_and_back(values.reshape(-1), 784)
+    assert names[0] == "mask"
+    share = np.clip(chance, 1e-9, 1)
+    places = -(np.where(mask, np.log2(share), np.log2(1 - share))).sum() / 8
+    one_density = mask.size * entropy(mask.mean()) / 8
+    classes = 784 / 8 + 300 * entropy(0.2) / 8
+    others = mask.sum() * 4 / 8
+    assert size < 1.03 * (places + classes + others) + 60
+    assert size < 0.9 * (one_density + others)
+
+
+def entropy(share: float) -> float:
+    return float(-share * np.log2(share) - (1 - share) * np.log2(1 - share))
+
+
+def test_integers_in_channels_of_differing_spread() -> None:
+    rng = np.random.default_rng(4)
+    spread = np.repeat([4.0, 12.0, 40.0], 128)[:, None]
+    values = np.clip(np.round(rng.normal(0, spread, (384, 512))), -127, 127).astype(np.int8)
+    size, names = there_and_back(values.view("<u1").reshape(-1), 512)
+    assert names[0] in ("grid", "sorted")
+    bits = np.log2(spread * np.sqrt(2 * np.pi * np.e)).mean()
+    assert size < 1.02 * values.size * bits / 8 + 1500
