@@ -18,12 +18,12 @@ class QuantizeStatic(NarrowingMethod):
     pays.
 
     Candidates (convolutions, matrix products, with and without elementwise operators) are built, checked on
-    samples that were not calibrated on, and timed against the original; the fastest accurate one is kept.
+    samples that were not calibrated on, and timed against the original; the fastest is kept that is accurate on all.
     Layers left out have their weights stored as int8, so that the file shrinks everywhere. Where integers are
     slower on this device, nothing but the weights' storage changes, and the report says so.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     title: ClassVar[str] = "Compute in 8-bit integers with calibrated ranges, where it pays"
     source: ClassVar[str] = (
         "Jacob et al. 2018, Quantization and training of neural networks for efficient "
@@ -90,8 +90,9 @@ class QuantizeStatic(NarrowingMethod):
 
     correct_biases: bool = Field(
         True,
-        description="add to biases what quantization took from the means of layers' outputs; kept only where the "
-        "outputs on samples left out of calibration come nearer to the original's, within a quarter of `max_seconds`",
+        description="add to biases what rounding weights takes from the means of layers' outputs, of layers in "
+        "integers and of those stored so; then what is left to take back where the outputs on samples left out of calibration "
+        "come nearer to the original's for it, within a quarter of `max_seconds`",
     )
 
     rounding: Literal["nearest", "learned"] = Field(

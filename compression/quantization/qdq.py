@@ -9,7 +9,9 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from compression.quantization.affine import Affine, Array, Range, from_range
+from compression.quantization.affine import Affine, Array, Range, dequantize, from_range
+from compression.quantization.recovery.drift import settling
+from compression.quantization.recovery.means import Means
 from compression.quantization.regions import Region, constant_of
 from compression.quantization.storage import Names, as_numpy, integer_attributes
 from compression.quantization.target import Target
@@ -33,7 +35,9 @@ def insert(
     region: Region,
     ranges: Mapping[str, Range],
     target: Target,
+    *,
     scales: Scales = NO_SCALES,
+    means: Means | None = None,
 ) -> Inserted:
     """Quantize the region in place: weights int8 per channel, biases and activations as the target wants them.
 
@@ -43,11 +47,12 @@ def insert(
         ranges: by tensor; every one of the region's has one.
         target: what kernels want.
         scales: of weights by layer, one for each output channel, where they are not to come from the largest weight.
+        means: of the layers' inputs by layer; biases then make good what rounding weights does to outputs' means.
 
     Raises:
         NotApplicable: a weight holds NaN or infinity.
     """
-    writer = QdqWriter(model, Names(model), integer_biases=target.integer_biases)
+    writer = QdqWriter(model, Names(model), integer_biases=target.integer_biases, means=means)
     parameters = activation_parameters(region, ranges, target)
     given = {name: parameters_of(region, parameters, node) for name, node in region.kernels.items()}
     sqnr = {
@@ -81,11 +86,18 @@ def channel_axis(node: ir.Node, shape: Sequence[int]) -> int:
     return (channel_axes(node.op_type, 1, shape, integer_attributes(node)) or (0,))[0]
 
 
+def _bias(node: ir.Node) -> ir.Value | None:
+    return node.inputs[2] if len(node.inputs) > 2 else None
+
+
 class QdqWriter:
     """Writes QuantizeLinear and DequantizeLinear into a graph."""
 
-    def __init__(self, model: ir.Model, names: Names, *, integer_biases: bool) -> None:
+    def __init__(
+        self, model: ir.Model, names: Names, *, integer_biases: bool, means: Means | None = None
+    ) -> None:
         self.graph = model.graph
+        self.means = means or {}
         self.names = names
         self.integer_biases = integer_biases
         self.constants: dict[tuple[str, bytes], ir.Value] = {}
@@ -108,21 +120,34 @@ class QdqWriter:
         weight = as_numpy(tensor)
         require_finite(value.name or layer, weight)
         axis = channel_axis(node, weight.shape)
-        bias_value = node.inputs[2] if self.integer_biases and len(node.inputs) > 2 else None
-        bias_tensor = constant_of(bias_value)
-        bias = None if bias_tensor is None else as_numpy(bias_tensor).astype(np.float64)
-        floor = None if bias is None else np.abs(bias) / (2.0**30 * float(given.scale))
-        made = quantize_weight(weight, (axis,), bits=bits, floor=floor, scale=scale)
+        made = quantize_weight(weight, (axis,), bits=bits, floor=self._least_scales(node, given), scale=scale)
+        settle = settling(node, self.means, self.names)
+        if settle is not None:
+            settle.follow(weight - dequantize(made.integers, made.parameters))
         used = made.parameters.scale.reshape(-1)
         node.replace_input_with(1, self._dequantized(value.name or layer, made.integers, used, axis))
-        if bias is not None and bias_value is not None:
-            require_finite(bias_value.name or layer, bias)
-            steps = used.astype(np.float32) * given.scale
-            integers = np.clip(np.rint(bias / steps), -(2.0**31), 2.0**31 - 1).astype(np.int32)
-            node.replace_input_with(2, self._dequantized(bias_value.name or layer, integers, steps, 0))
-            self._drop(bias_value)
+        self._integer_bias(layer, node, used, given)
         self._drop(value)
         return made.sqnr_db
+
+    def _least_scales(self, node: ir.Node, given: Affine) -> Array | None:
+        """Below them a bias in steps of both scales would not fit 32 bits."""
+        tensor = constant_of(_bias(node)) if self.integer_biases else None
+        if tensor is None:
+            return None
+        return np.abs(as_numpy(tensor).astype(np.float64)) / (2.0**30 * float(given.scale))
+
+    def _integer_bias(self, layer: str, node: ir.Node, scale: Array, given: Affine) -> None:
+        value = _bias(node) if self.integer_biases else None
+        tensor = constant_of(value)
+        if value is None or tensor is None:
+            return
+        bias = as_numpy(tensor).astype(np.float64)
+        require_finite(value.name or layer, bias)
+        steps = scale.astype(np.float32) * given.scale
+        integers = np.clip(np.rint(bias / steps), -(2.0**31), 2.0**31 - 1).astype(np.int32)
+        node.replace_input_with(2, self._dequantized(value.name or layer, integers, steps, 0))
+        self._drop(value)
 
     def _drop(self, value: ir.Value) -> None:
         """Remove an initializer that nobody reads any more."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import onnx_ir as ir
 
 from compression.errors import CompressionError
-from compression.graph import Layer, clean, upgrade_opset
+from compression.graph import Layer, clean, interface, upgrade_opset
 from compression.method import StepContext, StepOutcome
 from compression.quantization.affine import Range
 from compression.quantization.calibration import Calibration
@@ -25,10 +25,16 @@ from compression.quantization.placement import Placement
 from compression.quantization.probe import take_probe
 from compression.quantization.qdq import MIN_OPSET, NO_SCALES, Scales, insert
 from compression.quantization.ranges.rules import Ranges
-from compression.quantization.recovery.recovering import RecoveryOptions, recover
-from compression.quantization.regions import ALL_GROUPS, Region, find_region, refusal
+from compression.quantization.recovery.drift import input_channels
+from compression.quantization.recovery.means import Means, input_means
+from compression.quantization.recovery.recovering import MEAN_SAMPLES, RecoveryOptions, recover
+from compression.quantization.recovery.shifting import cannot_shift
+from compression.quantization.regions import ALL_GROUPS, Region, constant_of, find_region, refusal
 from compression.quantization.target import Activations, Target, TargetName, resolve_target
 from compression.quantization.telling import Fallback, Reasons, decided, fall_back
+
+AUDITED = 64
+"""Samples that the winner is judged on in the end, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,13 +138,15 @@ def prepare(
     Raises: see `quantize_statically`.
     """
     reasons = {layer.name: _why_not(model, layer) for layer in chosen}
+    names = frozenset(reasons)
     check = _check(model, options, context)
-    fallback = fall_back(model, reasons.keys(), check, min_sqnr_db=options.min_sqnr_db)
     try:
         prepared = clean(upgrade_opset(model.clone(), MIN_OPSET))
     except CompressionError as error:
+        fallback = fall_back(model, names, check, min_sqnr_db=options.min_sqnr_db)
         return fallback.outcome(f"integers were not tried: {error.message}", {})
-    names = frozenset(reasons)
+    means = _means(prepared, names, options, context) if options.correct_biases else {}
+    fallback = fall_back(model, names, check, min_sqnr_db=options.min_sqnr_db, means=means)
     target = resolve_target(options.target, context.device, options.activations)
     if not target.here and not target.groups:
         return fallback.outcome(target.reason, {"target": target.name})
@@ -148,9 +156,9 @@ def prepare(
         options.learning,
         target,
         context=context,
-        write=lambda copy, ranges: StaticIntegers(ranges, target).write(copy, names, ALL_GROUPS),
+        write=lambda copy, ranges: StaticIntegers(ranges, target, means=means).write(copy, names, ALL_GROUPS),
     )
-    integers = StaticIntegers(learned.ranges, target)
+    integers = StaticIntegers(learned.ranges, target, means=means)
     search = Placement(
         original=model,
         prepared=prepared,
@@ -160,6 +168,8 @@ def prepare(
         min_sqnr_db=options.min_sqnr_db,
         wide=fallback.judged.widened,
         seconds=options.max_seconds,
+        means=means,
+        audit=lambda: take_probe(model, context, count=AUDITED, seconds=options.max_seconds / 8),
         timed=target.here,
         problems=list(_troubles(learned.calibration)),
     )
@@ -178,9 +188,16 @@ class StaticIntegers:
         ("everything", ALL_GROUPS),
     )
 
-    def __init__(self, ranges: Mapping[str, Range], target: Target, scales: Scales = NO_SCALES) -> None:
+    def __init__(
+        self,
+        ranges: Mapping[str, Range],
+        target: Target,
+        scales: Scales = NO_SCALES,
+        means: Means | None = None,
+    ) -> None:
         self.ranges = ranges
         self.target = target
+        self.means = means
         self.scales = scales
         """Of weights by layer, where they are given."""
 
@@ -200,7 +217,9 @@ class StaticIntegers:
 
     def write(self, model: ir.Model, layers: Set[str], groups: Set[str]) -> Mapping[str, float]:
         region = self.region(model, layers, groups)
-        return insert(model, region, self.ranges, self.target, self.scales).weight_sqnr_db
+        return insert(
+            model, region, self.ranges, self.target, scales=self.scales, means=self.means
+        ).weight_sqnr_db
 
 
 def _check(model: ir.Model, options: StaticOptions, context: StepContext) -> OutputCheck:
@@ -208,6 +227,27 @@ def _check(model: ir.Model, options: StaticOptions, context: StepContext) -> Out
     start = learned_samples(len(calibration_data(context)), options.max_samples)
     probe = take_probe(model, context, count=HELD_OUT, start=start)
     return OutputCheck(context=context, min_sqnr_db=options.min_output_sqnr_db, probe=probe)
+
+
+def _means(prepared: ir.Model, names: frozenset[str], options: StaticOptions, context: StepContext) -> Means:
+    """Of the inputs of layers whose bias can be changed."""
+    context.report(0.02, "taking the means of layers' inputs")
+    wanted = {
+        node.name: channels
+        for node in prepared.graph
+        if node.name in names
+        and _is_float(node)
+        and (channels := input_channels(node))
+        and not cannot_shift(node)
+    }
+    data, count = calibration_data(context), min(options.max_samples, MEAN_SAMPLES)
+    feeds = data.feeds(interface(prepared)[0], 1, limit=learned_samples(len(data), count))
+    return input_means(prepared, wanted, feeds, context) if wanted else {}
+
+
+def _is_float(node: ir.Node) -> bool:
+    tensor = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    return tensor is not None and tensor.dtype == ir.DataType.FLOAT
 
 
 def _untimed(target: Target) -> tuple[str, ...]:

@@ -8,12 +8,13 @@ formed in float32 and cast once more for other float types, since float16 scales
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from compression.quantization.affine import dequantize
 from compression.quantization.weights import CHAIN_BYTES, QuantizedWeight, quantize_weight
 
 LAZY_BYTES = 8 << 20
@@ -44,6 +45,8 @@ class Chain:
     scale: ir.Value
     source: ir.TensorProtocol
     axes: tuple[int, ...]
+    followers: "tuple[Follower, ...]" = ()
+    """Hear of the error of every rounding."""
 
     @property
     def can_widen(self) -> bool:
@@ -57,10 +60,32 @@ class Chain:
         self.integers.const_value = _integers(self.source, made, self.axes, bits)
         self.integers.type = ir.TensorType(self.integers.const_value.dtype)
         self.scale.const_value = ir.tensor(made.parameters.scale)
+        self.tell(made)
+
+    def tell(self, made: QuantizedWeight) -> None:
+        """Lets those who follow know how far off the stored weight is."""
+        if self.followers:
+            error = as_numpy(self.source) - dequantize(made.integers, made.parameters)
+            for follower in self.followers:
+                follower.follow(error)
+            release(self.source)
+
+
+class Follower(Protocol):
+    """Something that depends on how a weight was rounded."""
+
+    def follow(self, error: NDArray[np.floating]) -> None:
+        """W - W_q, in the weight's shape."""
 
 
 def store(
-    value: ir.Value, weight: QuantizedWeight, axes: tuple[int, ...], names: "Names", *, bits: int = 8
+    value: ir.Value,
+    weight: QuantizedWeight,
+    axes: tuple[int, ...],
+    names: "Names",
+    *,
+    bits: int = 8,
+    followers: "tuple[Follower, ...]" = (),
 ) -> Chain:
     """Replace the constant `value` by a chain, for every user at once.
 
@@ -73,11 +98,13 @@ def store(
     scale, second = constant(value, f"{name}_scale", ir.tensor(weight.parameters.scale), names)
     cast = _node("Cast", [stored], names(f"{name}_cast"), to=ir.DataType.FLOAT.value)
     product = _node("Mul", [cast.outputs[0], scale], names(f"{name}_dequantized"))
-    chain = [*first, *second, cast, product]
+    nodes = [*first, *second, cast, product]
     if tensor.dtype != ir.DataType.FLOAT:
-        chain.append(_node("Cast", [product.outputs[0]], names(f"{name}_back"), to=tensor.dtype.value))
-    swap(value, chain)
-    return Chain(integers=stored, scale=scale, source=tensor, axes=axes)
+        nodes.append(_node("Cast", [product.outputs[0]], names(f"{name}_back"), to=tensor.dtype.value))
+    swap(value, nodes)
+    chain = Chain(integers=stored, scale=scale, source=tensor, axes=axes, followers=followers)
+    chain.tell(weight)
+    return chain
 
 
 def store_narrow(value: ir.Value, narrow: ir.TensorProtocol, names: "Names") -> None:

@@ -11,6 +11,7 @@ from compression.graph import layers
 from compression.method import LayerOutcome, StepOutcome
 from compression.quantization.candidates import Candidate, Decision
 from compression.quantization.check import Judgement, OutputCheck
+from compression.quantization.recovery.means import Means
 from compression.quantization.weight_only import store_layers
 
 Reasons = Mapping[str, str | None]
@@ -36,8 +37,15 @@ class Fallback:
         )
 
 
-def fall_back(model: ir.Model, names: Set[str], check: OutputCheck, *, min_sqnr_db: float) -> Fallback:
-    """Store all weights of a copy of the model, with int16 where the outputs want it."""
+def fall_back(
+    model: ir.Model,
+    names: Set[str],
+    check: OutputCheck,
+    *,
+    min_sqnr_db: float,
+    means: Means | None = None,
+) -> Fallback:
+    """Store all weights of a copy of the model, with int16 where the outputs want it; see `store_layers`."""
     copy = model.clone()
     everyone = layers(copy)
     outcomes, chains = store_layers(
@@ -45,6 +53,7 @@ def fall_back(model: ir.Model, names: Set[str], check: OutputCheck, *, min_sqnr_
         [layer for layer in everyone if layer.name in names],
         everyone,
         min_sqnr_db=min_sqnr_db,
+        means=means,
         report=lambda done, message: check.context.report(0.1 * done, message),
     )
     wanted = check.min_sqnr_db + _HEADROOM_DB

@@ -7,6 +7,8 @@ import onnx_ir as ir
 
 from compression.graph import Layer
 from compression.method import LayerOutcome
+from compression.quantization.recovery.drift import settling
+from compression.quantization.recovery.means import Means
 from compression.quantization.storage import (
     Chain,
     Names,
@@ -47,6 +49,10 @@ class WeightStore:
     """Names of the layers that may change."""
     users: dict[int, set[str]]
     """Names of the layers that use a constant, by the identity of its value."""
+    nodes: dict[int, tuple[ir.Node, ...]] = field(default_factory=dict)
+    """The layers that read a constant themselves, by the same."""
+    means: Means = field(default_factory=dict)
+    """Of layers' inputs, by layer: their biases then make good what rounding does to their outputs' means."""
     wide: Set[str] = frozenset()
     """Names of the layers stored as int16, since int8 there spoils the outputs."""
     names: Names = field(init=False)
@@ -112,7 +118,8 @@ class WeightStore:
             return Stored(
                 reason=f"int8 would be no smaller ({tensor.nbytes} bytes now)", sqnr_db=quantized.sqnr_db
             )
-        chain = store(value, quantized, axes, self.names, bits=bits)
+        followers = (settling(node, self.means, self.names) for node in self.nodes.get(id(value), ()))
+        chain = store(value, quantized, axes, self.names, bits=bits, followers=tuple(filter(None, followers)))
         return Stored(sqnr_db=quantized.sqnr_db, chain=chain, bytes_before=tensor.nbytes, bytes_after=size)
 
 
@@ -123,24 +130,31 @@ def store_layers(
     *,
     min_sqnr_db: float,
     wide: Set[str] = frozenset(),
+    means: Means | None = None,
     report: Callable[[float, str], None],
 ) -> tuple[tuple[LayerOutcome, ...], dict[str, tuple[Chain, ...]]]:
     """Store the weights of `chosen` as int8, one tensor in memory at a time.
 
+    With `means` of layers' inputs their biases are corrected for what rounding does to the means of their outputs.
     Returns the outcome of every chosen layer, and the chains by the first layer that uses them.
 
     Raises:
         NotApplicable: a weight holds NaN or infinity.
     """
     users: dict[int, set[str]] = {}
+    nodes: dict[int, tuple[ir.Node, ...]] = {}
     for layer in everyone:
         for value in weight_matrices(layer):
             users.setdefault(id(value), set()).add(layer.name)
+            if _index(layer.node, value) == 1:
+                nodes[id(value)] = (*nodes.get(id(value), ()), layer.node)
     worker = WeightStore(
         model=model,
         min_sqnr_db=min_sqnr_db,
         chosen=frozenset(layer.name for layer in chosen),
         users=users,
+        nodes=nodes,
+        means=means or {},
         wide=wide,
     )
     outcomes = []

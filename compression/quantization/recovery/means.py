@@ -1,6 +1,6 @@
 """Means of layers' outputs by channel, reduced by the model itself in one pass over the data."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from compression.quantization.regions import constant_of
 from compression.quantization.storage import Names
 
 Means = dict[str, NDArray[np.float64]]
+Ends = tuple[ir.Value, ir.Value]
 _FLOAT, _WHOLE = ir.DataType.FLOAT, ir.DataType.INT64
 
 
@@ -35,10 +36,39 @@ def output_means(
     Raises:
         DataMismatch: the model fails on a feed.
     """
+    return _means(model, layers, feeds, context, _output_sums)
+
+
+def input_means(
+    model: ir.Model, layers: Mapping[str, int], feeds: Iterable[Feeds], context: StepContext
+) -> Means:
+    """E[x] of what Conv, Gemm and MatMul nodes of the main graph read first, of shape (input channels,).
+
+    As `output_means`, but that `layers` gives the number of input channels of each. A product's channels lie along the
+    last axis, a convolution's along the second.
+    """
+
+    def sums(graph: ir.Graph, node: ir.Node, names: Names) -> Ends:
+        value = node.inputs[0]
+        if value is None:
+            raise ValueError(f"{node.name} has no input")
+        place = Beside(graph, value, names, behind=None, front=node)
+        return _reduced(place, value, layers[node.name or ""], node.op_type == "Conv")
+
+    return _means(model, tuple(layers), feeds, context, sums)
+
+
+def _means(
+    model: ir.Model,
+    layers: Sequence[str],
+    feeds: Iterable[Feeds],
+    context: StepContext,
+    sums_of: Callable[[ir.Graph, ir.Node, Names], Ends],
+) -> Means:
     copy = model.clone()
     names = Names(copy)
     found = {node.name: node for node in copy.graph if node.name in set(layers)}
-    ends = {name: _reduce(copy.graph, found[name], names) for name in layers}
+    ends = {name: sums_of(copy.graph, found[name], names) for name in layers}
     copy.graph.outputs[:] = [value for pair in ends.values() for value in pair]
     session = runtime.open_session(copy, device=context.device, threads=context.threads, in_order=True)
     sums: dict[str, Any] = dict.fromkeys(layers, 0.0)
@@ -71,16 +101,19 @@ def _quantized_channels(node: ir.Node) -> int:
     return int(scale.size)
 
 
-def _reduce(graph: ir.Graph, node: ir.Node, names: Names) -> tuple[ir.Value, ir.Value]:
-    """The sum over all but the channels, and how many values there are."""
+def _output_sums(graph: ir.Graph, node: ir.Node, names: Names) -> Ends:
     output = node.outputs[0]
     place = Beside(graph, output, names, behind=node, front=None)
-    channels = output_channels(node)
-    shape = [0, channels, -1] if node.op_type == "Conv" else [-1, channels, 1]
-    rows = place.add("Reshape", [output, place.integers(shape)], "rows", _FLOAT)
+    return _reduced(place, output, output_channels(node), node.op_type == "Conv")
+
+
+def _reduced(place: Beside, value: ir.Value, channels: int, second: bool) -> Ends:
+    """The sum over all but the channels, which are the second axis or the last, and how many values there are."""
+    shape = [0, channels, -1] if second else [-1, channels, 1]
+    rows = place.add("Reshape", [value, place.integers(shape)], "rows", _FLOAT)
     axes = place.integers([0, 2])
     total = place.add("ReduceSum", [rows, axes], "sum", _FLOAT, {"keepdims": 0})
-    return total, place.add("Size", [output], "size", _WHOLE)
+    return total, place.add("Size", [value], "size", _WHOLE)
 
 
 def _divided(sums: Mapping[str, Any], counts: Mapping[str, int]) -> Means:

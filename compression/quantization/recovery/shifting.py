@@ -13,7 +13,24 @@ def cannot_shift(node: ir.Node) -> str | None:
     """Why nothing can be added to a layer's output at no cost; None where it can."""
     if node.op_type == "MatMul" and _added(node) is None:
         return "no constant vector is added to its output"
-    return None
+    if node.op_type == "Gemm" and not (_is_one(node, "alpha") and _is_one(node, "beta")):
+        return "its bias is scaled"
+    bias = node.inputs[2] if node.op_type != "MatMul" and len(node.inputs) > 2 else None
+    if bias is None:
+        return None
+    tensor = constant_of(bias)
+    if tensor is None or tensor.dtype != ir.DataType.FLOAT:
+        return "its bias is no constant of float32"
+    return None if tuple(tensor.shape.numpy()) == (output_channels(node),) else "its bias is no vector"
+
+
+def bias_of(node: ir.Node) -> ir.Value:
+    """The value that `shift` changes, after it was called."""
+    reader, place = (node, 2) if node.op_type != "MatMul" else _required(node)
+    value = reader.inputs[place]
+    if value is None:
+        raise ValueError(f"{node.name} has no bias")
+    return value
 
 
 def shift(node: ir.Node, amount: NDArray[np.float64], names: Names) -> None:
@@ -35,6 +52,10 @@ def shift(node: ir.Node, amount: NDArray[np.float64], names: Names) -> None:
     reader.replace_input_with(place, fresh)
     if old is not None and old.name in graph.initializers and not old.uses() and not old.is_graph_output():
         del graph.initializers[old.name or ""]
+
+
+def _is_one(node: ir.Node, name: str) -> bool:
+    return node.attributes.get_float(name, 1.0) == 1.0
 
 
 def _required(node: ir.Node) -> tuple[ir.Node, int]:

@@ -100,7 +100,7 @@ def test_a_relu_belongs_to_its_convolution(tmp_path):
 
 def test_bias_is_int32_in_steps_of_input_times_weight(tmp_path):
     model = graphs.convolutions()
-    _, path = run(model, tmp_path, placement="all")
+    _, path = run(model, tmp_path, placement="all", correct_biases=False)
     graph = onnx.load(path).graph
     stored = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
     restore = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
@@ -179,10 +179,11 @@ def test_biases_are_corrected_only_where_the_outputs_come_nearer(tmp_path):
     corrected, _ = run(model, tmp_path, **options)
     before, after = (item.details["candidates"][0]["outputs"]["sqnr_db"] for item in (plain, corrected))
     told = corrected.details["bias_correction"]
-    assert told["before"]["sqnr_db"] == before
+    # What rounding weights does to means is taken back before anything is judged.
+    assert told["before"]["sqnr_db"] > before + 1
     assert set(told["tried"]) == {"all layers at once", "layer by layer"}
-    assert after == max(before, *(item["sqnr_db"] for item in told["tried"].values()))
-    assert told["kept"] == (after > before)
+    assert after == max(told["before"]["sqnr_db"], *(item["sqnr_db"] for item in told["tried"].values()))
+    assert told["kept"] == (after > told["before"]["sqnr_db"])
     assert ("were corrected" if told["kept"] else "were left") in corrected.notes[-1]
     assert "bias_correction" not in plain.details
 
