@@ -16,6 +16,8 @@ from compression.coding.codec import (
     numbered,
 )
 from compression.coding.codecs.entropy import Ans, Grid, Sorted
+from compression.coding.codecs.huffman import Huffman
+from compression.coding.codecs.lines import Lines
 from compression.coding.codecs.plain import Constant, Raw, Zstd
 from compression.coding.codecs.sparse import Gaps, Mask
 from compression.coding.codecs.splitting import Palette, Planes
@@ -35,6 +37,8 @@ CODECS: tuple[Codec, ...] = (
     Palette(),
     Mask(),
     Gaps(),
+    Lines(),
+    Huffman(),
 )
 _BY_NUMBER = {codec.number: codec for codec in CODECS}
 PLAIN = CODECS[:4]

@@ -26,13 +26,16 @@ _CELLS = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """Symbols 0..V-1 that share one table of V frequencies."""
+    """Symbols 0..V-1 that share one table of V frequencies, or have one each, as rows."""
 
     symbols: Array
     frequencies: Array
 
     @property
     def bits(self) -> float:
+        if self.frequencies.ndim == 2:
+            own = np.take_along_axis(self.frequencies, self.symbols[:, None].astype(np.int64), axis=1)
+            return float((PRECISION - np.log2(own)).sum())
         if len(self.frequencies) == 1:
             return 0.0
         counts = np.bincount(self.symbols, minlength=len(self.frequencies))
@@ -89,8 +92,7 @@ def table(counts: Array) -> tuple[bytes, Array, int]:
 def bernoulli_code(ones: float, cells: float) -> int:
     """The byte for a share of ones, as `bernoulli` reads it."""
     wanted = max(ones, 0.02) / max(cells, 1) * (1 << _BERNOULLI_BITS)
-    known = np.asarray([_probability(code) for code in range(256)])
-    return int(np.abs(np.log2(known / wanted)).argmin())
+    return int(np.abs(np.log2(_PROBABILITIES / wanted)).argmin())
 
 
 def bernoulli(code: int) -> Array:
@@ -108,6 +110,12 @@ def bernoulli(code: int) -> Array:
     return found
 
 
+def bit_frequencies(codes: Array) -> Array:
+    """For each byte, the frequencies of 0 and of 1 with probability k / 2^16."""
+    ones = _PROBABILITIES[codes] << PRECISION - _BERNOULLI_BITS
+    return np.stack([TOTAL - ones, ones], axis=-1)
+
+
 def _probability(code: int) -> int:
     return max(1, (_MANTISSA + (code & 15)) << (code >> 4) >> 4)
 
@@ -123,7 +131,9 @@ def encode(runs: tuple[Run, ...]) -> bytes:
     """All runs as one stream that `Symbols` reads in their order."""
     coder = stream.stack.AnsCoder()
     for run in reversed(runs):
-        if len(run.frequencies) > 1 and len(run.symbols):
+        if run.frequencies.ndim == 2 and len(run.symbols):
+            coder.encode_reverse(run.symbols.astype(np.int32), *_models(run.frequencies))
+        elif len(run.frequencies) > 1 and len(run.symbols):
             coder.encode_reverse(run.symbols.astype(np.int32), _model(run.frequencies))
     words: bytes = coder.get_compressed().astype("<u4").tobytes()
     return words.rstrip(b"\x00")
@@ -144,6 +154,10 @@ class Symbols:
             return np.zeros(count, np.int32)
         return np.asarray(self._coder.decode(_model(table), count))
 
+    def read_each(self, tables: Array) -> Array:
+        """A symbol for each row of `tables`."""
+        return np.asarray(self._coder.decode(*_models(tables)))
+
     def end(self) -> None:
         if not self._coder.is_empty():
             raise PackedError("a symbol stream is longer than its symbols")
@@ -152,3 +166,11 @@ class Symbols:
 def _model(table: Array) -> Any:
     """Every symbol gets one part in 2^24 by itself, the rest in proportion: here exactly, for it sums to the rest."""
     return stream.model.Categorical((table - 1).astype(np.float64), perfect=False)
+
+
+def _models(tables: Array) -> tuple[Any, Array]:
+    """The same for symbols with a table each."""
+    return stream.model.Categorical(perfect=False), (tables - 1).astype(np.float64)
+
+
+_PROBABILITIES = np.asarray([_probability(code) for code in range(256)], dtype=np.int64)

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from compression.coding.classes import Classes, by_score, read_classes
-from compression.coding.codec import Array, Coded, Decode, Encode, Form, Incoming, Units, joined
+from compression.coding.codec import Array, Coded, Decode, Encode, Form, Incoming, Units, check, joined
 from compression.coding.symbols import Run, read_table, table
 
 GRIDS = ((8, 1), (1, 4), (4, 4), (8, 8), (16, 16))
@@ -113,6 +113,7 @@ def _run(values: Array, histogram: Array) -> tuple[bytes, Run]:
 
 
 def _read(incoming: Incoming, form: Form, count: int) -> Array:
+    check(form.width <= 2, f"symbols for units of {form.width} bytes")
     alphabet = 1 << 8 * form.width
     found, first = read_table(incoming.side, alphabet)
     symbols = incoming.symbols.read(found, count)

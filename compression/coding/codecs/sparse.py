@@ -21,7 +21,7 @@ class Mask:
     name: ClassVar[str] = "mask"
 
     def encode(self, units: Units, nested: Encode) -> Iterator[Coded]:
-        found = _background(units)
+        found = background_of(units)
         if found is None:
             return
         background, ones = found
@@ -40,7 +40,7 @@ class Mask:
         yield joined(self.name, background + side + bytes(codes), others, runs=runs + cells)
 
     def decode(self, incoming: Incoming, form: Form, nested: Decode) -> Array:
-        values = _filled(incoming, form)
+        values = filled(incoming, form)
         classes = read_classes(incoming, form)
         bounds = classes.bounds()
         codes = incoming.side.take(len(bounds))
@@ -66,7 +66,7 @@ class Gaps:
     name: ClassVar[str] = "gaps"
 
     def encode(self, units: Units, nested: Encode) -> Iterator[Coded]:
-        found = _background(units)
+        found = background_of(units)
         if found is None:
             return
         background, ones = found
@@ -80,7 +80,7 @@ class Gaps:
         yield joined(self.name, own, nested(Units(units.values[ones])), runs=(run,))
 
     def decode(self, incoming: Incoming, form: Form, nested: Decode) -> Array:
-        values = _filled(incoming, form)
+        values = filled(incoming, form)
         count = incoming.side.varint(form.count)
         frequencies, first = read_table(incoming.side, 256)
         gaps = (incoming.symbols.read(frequencies, count).astype(np.int64) + first) % 256
@@ -91,7 +91,7 @@ class Gaps:
         return values
 
 
-def _background(units: Units) -> tuple[bytes, Array] | None:
+def background_of(units: Units) -> tuple[bytes, Array] | None:
     """The commonest unit and where it is not, for units that are mostly that one."""
     if units.count < 16:
         return None
@@ -102,7 +102,7 @@ def _background(units: Units) -> tuple[bytes, Array] | None:
     return distinct[at : at + 1].tobytes(), np.flatnonzero(units.values != distinct[at])
 
 
-def _filled(incoming: Incoming, form: Form) -> Array:
+def filled(incoming: Incoming, form: Form) -> Array:
     background = np.frombuffer(incoming.side.take(form.width), form.dtype)
     return np.repeat(background, form.count)
 

@@ -10,6 +10,7 @@ from hypothesis.extra import numpy as hnp
 
 from compression.coding.chunks import CODECS, decode_chunk, encode_chunk
 from compression.coding.codec import Form, Incoming, Units
+from compression.coding.codecs.huffman import Huffman, canonical, code_lengths
 from compression.coding.symbols import Symbols, encode
 from compression.coding.wire import Cursor
 
@@ -52,8 +53,8 @@ def test_every_codec_alone(kind: str) -> None:
             incoming.side.end()
             incoming.symbols.end()
             offered.add(codec.name)
-    narrow = {"ans", "grid", "sorted"} if kind == "<u1" else {"planes", "palette"}
-    assert offered >= {"raw", "zstd", "mask", "gaps"} | narrow
+    narrow = {"ans", "grid", "sorted", "huffman"} if kind == "<u1" else {"planes", "palette"}
+    assert offered >= {"raw", "zstd", "mask", "gaps", "lines"} | narrow
 
 
 def nested(units: Units) -> Any:
@@ -124,3 +125,36 @@ def test_integers_in_channels_of_differing_spread() -> None:
     assert names[0] in ("grid", "sorted")
     bits = np.log2(spread * np.sqrt(2 * np.pi * np.e)).mean()
     assert size < 1.02 * values.size * bits / 8 + 1500
+
+
+def test_lines_that_go_on_cost_less() -> None:
+    """A mask of blobs on an image of 28 x 28 for each of 60 units, as pruned weights of a first layer look."""
+    rng = np.random.default_rng(5)
+    rough = rng.normal(size=(60, 28, 28))
+    smooth = sum(np.roll(rough, (i, j), (1, 2)) for i in (-1, 0, 1) for j in (-1, 0, 1))
+    mask = smooth > np.quantile(smooth, 0.97)
+    values = np.where(mask, rng.integers(1, 17, mask.shape), 0).astype("<u1").reshape(-1)
+    size, names = there_and_back(values, 784)
+    assert names[0] == "lines"
+    assert size < (0.85 * mask.size * entropy(mask.mean()) + 4 * mask.sum()) / 8
+
+
+def test_huffman_codes_are_canonical_and_near_the_entropy() -> None:
+    """The example of RFC 1951, section 3.2.2, and a length against its bound."""
+    codes = canonical(np.array([3, 3, 3, 3, 3, 2, 4, 4]))
+    assert codes.tolist() == [2, 3, 4, 5, 6, 0, 14, 15]
+    values = np.random.default_rng(0).geometric(0.3, 30_000).clip(1, 40).astype("<u1")
+    counts = np.bincount(values)[1:]
+    bound = -(counts * np.log2(np.maximum(counts, 1) / values.size)).sum() / 8
+    (coded,) = Huffman().encode(Units(values), nested)
+    assert bound < len(coded.side) < 1.02 * bound + 60
+
+
+def test_huffman_codes_stay_short() -> None:
+    """Counts like Fibonacci's would make a code of 24 bits."""
+    counts = [1, 1]
+    while len(counts) < 25:
+        counts.append(counts[-1] + counts[-2])
+    lengths = code_lengths(np.asarray(counts))
+    assert 10 < lengths.max() <= 15
+    assert (2.0 ** -lengths[lengths > 0]).sum() == 1

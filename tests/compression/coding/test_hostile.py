@@ -62,7 +62,7 @@ def right_or_refused(content: bytes) -> None:
         assert found == sound()[0]
 
 
-@settings(max_examples=300, deadline=2000)
+@settings(max_examples=120, deadline=2000)
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), min_size=1, max_size=4))
 @example([(0.5, 0)])
 def test_changed_bytes(changes: list[tuple[float, int]]) -> None:
@@ -105,11 +105,17 @@ def test_chunks_of_random_bytes(dtype: int, rows: int, columns: int, payload: by
 
 
 @settings(max_examples=300, deadline=2000)
-@given(st.integers(0, 9), st.binary(min_size=4, max_size=120), st.integers(0, 100))
-def test_codecs_of_random_bytes(codec: int, rest: bytes, cut: int) -> None:
+@given(
+    st.integers(0, 12),
+    st.binary(min_size=4, max_size=120),
+    st.integers(0, 100),
+    st.sampled_from([1, 3, 4, 7]),
+)
+@example(3, b"\xff" * 4 + b"\x0f\x00\x01", 0, 1)
+def test_codecs_of_random_bytes(codec: int, rest: bytes, cut: int, dtype: int) -> None:
     side = bytes([codec]) + rest[: len(rest) - cut]
     payload = varint(len(side)) + side + rest[len(rest) - cut :]
-    operation = varint(1) + varint(0) + b"\x01" + varint(4096) + varint(64)
+    operation = varint(1) + varint(0) + bytes([dtype]) + varint(4096) + varint(64)
     with pytest.raises(PackedError):
         unpack(body(control(operation), varint(len(payload)), payload))
 
