@@ -21,6 +21,7 @@ from compression.coding.codecs.lines import Lines
 from compression.coding.codecs.plain import Constant, Raw, Zstd
 from compression.coding.codecs.sparse import Gaps, Mask
 from compression.coding.codecs.splitting import Palette, Planes
+from compression.coding.codecs.steps import Steps
 from compression.coding.symbols import Symbols, encode
 from compression.coding.wire import Cursor, varint
 from compression.errors import PackedError
@@ -39,6 +40,7 @@ CODECS: tuple[Codec, ...] = (
     Gaps(),
     Lines(),
     Huffman(),
+    Steps(),
 )
 _BY_NUMBER = {codec.number: codec for codec in CODECS}
 PLAIN = CODECS[:4]
@@ -47,6 +49,10 @@ _LARGE_UNITS = 1 << 16
 _NOISE_BITS = 7.98
 SYMBOLS_MUST_SAVE = 0.01
 """In a large chunk, an ANS symbol for every byte is worth its time (25 ns against 1 ns) where it saves so much."""
+
+
+LINES_MUST_SAVE = 0.03
+"""They are read line by line, ten times slower than a mask."""
 
 
 def encode_chunk(units: Units) -> tuple[bytes, tuple[str, ...]]:
@@ -97,6 +103,8 @@ def _offers(codec: Codec, units: Units, depth: int) -> list[Coded]:
 
 
 def _weighed(offer: Coded, units: Units) -> float:
+    if offer.names[0] == Lines.name:
+        return offer.cost * (1 + LINES_MUST_SAVE)
     if units.count < _LARGE_UNITS:
         return offer.cost
     return offer.cost * (1 + SYMBOLS_MUST_SAVE * min(offer.symbols / (units.count * units.width), 1.0))

@@ -27,14 +27,15 @@ class Classes:
 
     def coded(self) -> tuple[bytes, tuple[Run, ...]]:
         """Each axis as its number of classes and, where there are several, a table; with the symbols."""
-        side, runs = b"", []
+        side = b""
+        runs: list[Run] = []
         for found, count in zip((self.rows, self.columns), self.shape, strict=True):
             side += bytes([count - 1])
             if count > 1:
                 counts = np.bincount(found, minlength=MAX_CLASSES)
-                head, frequencies, first = table(counts)
-                side += head
-                runs.append(Run(symbols=(found - first) % MAX_CLASSES, frequencies=frequencies))
+                own = table(counts)
+                side += own.side
+                runs += [*own.runs, own.run(found)]
         return side, tuple(runs)
 
     def blocks(self, matrix: Array) -> list[Array]:
@@ -65,7 +66,7 @@ def read_classes(incoming: Incoming, form: Form) -> Classes:
         if count == 1:
             found.append(np.zeros(length, np.uint8))
             continue
-        frequencies, first = read_table(incoming.side, MAX_CLASSES)
+        frequencies, first = read_table(incoming.side, incoming.symbols, MAX_CLASSES)
         symbols = (incoming.symbols.read(frequencies, length) + first) % MAX_CLASSES
         check(int(symbols.max()) == count - 1, "rows or columns lack a class")
         found.append(symbols.astype(np.uint8))

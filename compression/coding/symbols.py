@@ -5,6 +5,7 @@ integers that sum to 2^24, so that no floating point decides what a decoder read
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -74,8 +75,24 @@ def frequencies(codes: Array) -> Array:
     return np.asarray(share + 1)
 
 
-def table(counts: Array) -> tuple[bytes, Array, int]:
-    """The table of a histogram over all values of a type: its bytes, its frequencies, its first value.
+@dataclass(frozen=True)
+class Table:
+    """A table on its way in: where its values begin, its size, and its bytes as differences, in the stream."""
+
+    side: bytes
+    runs: tuple[Run, ...]
+    frequencies: Array
+    first: int
+    alphabet: int
+
+    def run(self, values: Array) -> Run:
+        """The values as symbols under this table."""
+        symbols = (values.astype(np.int64) - self.first) % self.alphabet
+        return Run(symbols=symbols.astype(np.int32), frequencies=self.frequencies)
+
+
+def table(counts: Array) -> Table:
+    """The table of a histogram over all values of a type.
 
     The values that occur lie within an arc of the circle of all values (so that -1 is beside 0); the table
     covers the shortest.
@@ -85,8 +102,26 @@ def table(counts: Array) -> tuple[bytes, Array, int]:
     widest = int(gaps.argmax())
     first = int(there[(widest + 1) % len(there)])
     size = len(counts) - int(gaps[widest]) + 1
+    side = varint(first) + varint(size - 1)
+    if size == 1:
+        return Table(side, (), np.asarray([TOTAL]), first, len(counts))
     codes = codes_of(counts[(first + np.arange(size)) % len(counts)])
-    return varint(first) + varint(size - 1) + codes.tobytes(), frequencies(codes), first
+    steps = np.mod(np.diff(codes.astype(np.int64), prepend=_BEFORE_FIRST), 256)
+    run = Run(symbols=steps, frequencies=_STEPS)
+    return Table(side, (run,), frequencies(codes), first, len(counts))
+
+
+def read_table(side: Cursor, symbols: "Symbols", alphabet: int) -> tuple[Array, int]:
+    """Frequencies and first value of a table for values below `alphabet`."""
+    first = side.varint(alphabet - 1)
+    size = side.varint(alphabet - 1) + 1
+    if size == 1:
+        return np.asarray([TOTAL]), first
+    steps = symbols.read(_STEPS, size).astype(np.int64)
+    codes = np.asarray((steps.cumsum() + _BEFORE_FIRST) % 256)
+    if int(codes.max()) > len(_WEIGHTS):
+        raise PackedError("a byte of a table is above 240")
+    return frequencies(codes), first
 
 
 def bernoulli_code(ones: float, cells: float) -> int:
@@ -95,6 +130,7 @@ def bernoulli_code(ones: float, cells: float) -> int:
     return int(np.abs(np.log2(_PROBABILITIES / wanted)).argmin())
 
 
+@cache
 def bernoulli(code: int) -> Array:
     """Frequencies of eight cells at once, each a one with probability k / 2^16; the first cell is the high bit.
 
@@ -118,13 +154,6 @@ def bit_frequencies(codes: Array) -> Array:
 
 def _probability(code: int) -> int:
     return max(1, (_MANTISSA + (code & 15)) << (code >> 4) >> 4)
-
-
-def read_table(side: Cursor, alphabet: int) -> tuple[Array, int]:
-    """Frequencies and first value of a table for values below `alphabet`."""
-    first = side.varint(alphabet - 1)
-    size = side.varint(alphabet - 1) + 1
-    return frequencies(np.frombuffer(side.take(size), np.uint8)), first
 
 
 def encode(runs: tuple[Run, ...]) -> bytes:
@@ -174,3 +203,6 @@ def _models(tables: Array) -> tuple[Any, Array]:
 
 
 _PROBABILITIES = np.asarray([_probability(code) for code in range(256)], dtype=np.int64)
+_BEFORE_FIRST = 120
+_STEPS = frequencies(np.asarray([max(64, 200 - 4 * min(step, 256 - step)) for step in range(256)]))
+"""Of differences between a table's bytes."""

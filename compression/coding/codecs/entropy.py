@@ -7,7 +7,7 @@ import numpy as np
 
 from compression.coding.classes import Classes, by_score, read_classes
 from compression.coding.codec import Array, Coded, Decode, Encode, Form, Incoming, Units, check, joined
-from compression.coding.symbols import Run, read_table, table
+from compression.coding.symbols import read_table, table
 
 GRIDS = ((8, 1), (1, 4), (4, 4), (8, 8), (16, 16))
 _MOST_DISTINCT = 4096
@@ -22,8 +22,8 @@ class Ans:
 
     def encode(self, units: Units, nested: Encode) -> Iterator[Coded]:
         if units.width <= 2 and units.count and len(units.distinct[0]) <= _MOST_DISTINCT:
-            head, run = _run(units.values, units.histogram)
-            yield Coded(names=(self.name,), side=head, runs=(run,))
+            own = table(units.histogram)
+            yield Coded(names=(self.name,), side=own.side, runs=(*own.runs, own.run(units.values)))
 
     def decode(self, incoming: Incoming, form: Form, nested: Decode) -> Array:
         return _read(incoming, form, form.count)
@@ -38,11 +38,11 @@ class Grid:
     def encode(self, units: Units, nested: Encode) -> Iterator[Coded]:
         for classes in grids(units):
             side, runs = classes.coded()
-            parts = [
-                _run(block, np.bincount(block, minlength=256)) for block in classes.blocks(_matrix(units))
-            ]
-            heads = b"".join(head for head, _ in parts)
-            yield joined(self.name, side + heads, runs=runs + tuple(run for _, run in parts))
+            for block in classes.blocks(_matrix(units)):
+                own = table(np.bincount(block, minlength=256))
+                side += own.side
+                runs += (*own.runs, own.run(block))
+            yield Coded(names=(self.name,), side=side, runs=runs)
 
     def decode(self, incoming: Incoming, form: Form, nested: Decode) -> Array:
         classes = read_classes(incoming, form)
@@ -106,16 +106,10 @@ def _matrix(units: Units) -> Array:
     return units.values.reshape(units.rows, units.columns)
 
 
-def _run(values: Array, histogram: Array) -> tuple[bytes, Run]:
-    head, found, first = table(histogram)
-    symbols = (values.astype(np.int64) - first) % len(histogram)
-    return head, Run(symbols=symbols.astype(np.int32), frequencies=found)
-
-
 def _read(incoming: Incoming, form: Form, count: int) -> Array:
     check(form.width <= 2, f"symbols for units of {form.width} bytes")
     alphabet = 1 << 8 * form.width
-    found, first = read_table(incoming.side, alphabet)
+    found, first = read_table(incoming.side, incoming.symbols, alphabet)
     symbols = incoming.symbols.read(found, count)
     symbols += first
     return symbols.astype(form.dtype)

@@ -12,7 +12,7 @@ from compression.coding.wire import MAX_PAYLOAD_BYTES, varint
 LONGEST = 15
 LANE_UNITS = 4096
 MAX_LANES = 256
-_MOST = 1 << 16
+_MOST = 1 << 11
 """Units in whose coding the shorter table may outweigh whole bits."""
 
 
@@ -101,6 +101,10 @@ def _bits(codes: Array, lengths: Array) -> bytes:
 def _read(data: Array, sizes: Array, lengths: Array, count: int) -> Array:
     """All lanes in step: a window of 15 bits at each tells its next value and how far to go."""
     values, steps = _windows(lengths)
+    if len(sizes) == 1:
+        return _read_one(
+            data.tobytes(), int(sizes[0]), values.tobytes(), steps.astype(np.uint8).tobytes(), count
+        )
     ends = 8 * np.cumsum(sizes)
     places = ends - 8 * sizes
     long = -(-count // len(sizes))
@@ -118,6 +122,19 @@ def _read(data: Array, sizes: Array, lengths: Array, count: int) -> Array:
     check(bool((-(-places // 8) * 8 <= ends[: len(places)]).all()), "a lane is longer than its bytes")
     flat = np.asarray(found.T)
     return np.concatenate([flat[:more].reshape(-1), flat[more:, :-1].reshape(-1)]).astype(np.uint8)
+
+
+def _read_one(data: bytes, size: int, values: bytes, steps: bytes, count: int) -> Array:
+    """The same for one lane, for which plain integers are quicker."""
+    found = bytearray(count)
+    place, last = 0, len(data) - 3
+    for index in range(count):
+        at = min(place >> 3, last)
+        window = (data[at] << 16 | data[at + 1] << 8 | data[at + 2]) >> 9 - (place & 7) & 0x7FFF
+        found[index] = values[window]
+        place += steps[window]
+    check(-(-place // 8) <= size, "a lane is longer than its bytes")
+    return np.frombuffer(found, np.uint8)
 
 
 def _windows(lengths: Array) -> tuple[Array, Array]:

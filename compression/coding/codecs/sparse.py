@@ -74,15 +74,14 @@ class Gaps:
         fillers = distances // _FILLER
         gaps = np.full(int(fillers.sum()) + len(ones), _FILLER, np.uint8)
         gaps[np.cumsum(fillers + 1) - 1] = distances % _FILLER
-        head, frequencies, first = table(np.bincount(gaps, minlength=256))
-        run = Run(symbols=(gaps.astype(np.int32) - first) % 256, frequencies=frequencies)
-        own = background + varint(len(gaps)) + head
-        yield joined(self.name, own, nested(Units(units.values[ones])), runs=(run,))
+        own = table(np.bincount(gaps, minlength=256))
+        side = background + varint(len(gaps)) + own.side
+        yield joined(self.name, side, nested(Units(units.values[ones])), runs=(*own.runs, own.run(gaps)))
 
     def decode(self, incoming: Incoming, form: Form, nested: Decode) -> Array:
         values = filled(incoming, form)
         count = incoming.side.varint(form.count)
-        frequencies, first = read_table(incoming.side, 256)
+        frequencies, first = read_table(incoming.side, incoming.symbols, 256)
         gaps = (incoming.symbols.read(frequencies, count).astype(np.int64) + first) % 256
         real = gaps < _FILLER
         places = (np.cumsum(gaps + real) - 1)[real]

@@ -53,7 +53,7 @@ def test_every_codec_alone(kind: str) -> None:
             incoming.side.end()
             incoming.symbols.end()
             offered.add(codec.name)
-    narrow = {"ans", "grid", "sorted", "huffman"} if kind == "<u1" else {"planes", "palette"}
+    narrow = {"ans", "grid", "sorted"} if kind == "<u1" else {"planes", "palette"}
     assert offered >= {"raw", "zstd", "mask", "gaps", "lines"} | narrow
 
 
@@ -127,6 +127,21 @@ def test_integers_in_channels_of_differing_spread() -> None:
     assert size < 1.02 * values.size * bits / 8 + 1500
 
 
+def test_floats_on_a_grid_take_their_step_and_whole_numbers() -> None:
+    rng = np.random.default_rng(6)
+    whole = np.round(rng.laplace(0, 30, 40_000)).clip(-999, 999)
+    values = whole.astype(np.int32).astype(np.float32) * np.float32(0.00312)
+    size, names = there_and_back(values.view("<u4"), 200)
+    assert names[0] == "steps"
+    counts = np.unique(whole, return_counts=True)[1]
+    bound = -(counts * np.log2(counts / whole.size)).sum() / 8
+    assert size < 1.005 * bound + len(counts) + 60
+    values[7] = np.float32(-0.0)
+    assert "steps" not in there_and_back(values.view("<u4"), 200)[1]
+    values[7] = np.float32(0.001)
+    assert "steps" not in there_and_back(values.view("<u4"), 200)[1]
+
+
 def test_lines_that_go_on_cost_less() -> None:
     """A mask of blobs on an image of 28 x 28 for each of 60 units, as pruned weights of a first layer look."""
     rng = np.random.default_rng(5)
@@ -139,15 +154,22 @@ def test_lines_that_go_on_cost_less() -> None:
     assert size < (0.85 * mask.size * entropy(mask.mean()) + 4 * mask.sum()) / 8
 
 
-def test_huffman_codes_are_canonical_and_near_the_entropy() -> None:
+@pytest.mark.parametrize("count", [2, 1000, 4096, 30_001])
+def test_huffman_codes_are_canonical_and_near_the_entropy(
+    count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The example of RFC 1951, section 3.2.2, and a length against its bound."""
     codes = canonical(np.array([3, 3, 3, 3, 3, 2, 4, 4]))
     assert codes.tolist() == [2, 3, 4, 5, 6, 0, 14, 15]
-    values = np.random.default_rng(0).geometric(0.3, 30_000).clip(1, 40).astype("<u1")
+    monkeypatch.setattr("compression.coding.codecs.huffman._MOST", 1 << 20)
+    values = np.random.default_rng(0).geometric(0.3, count).clip(1, 40).astype("<u1")
+    values[:2] = [3, 7]
     counts = np.bincount(values)[1:]
     bound = -(counts * np.log2(np.maximum(counts, 1) / values.size)).sum() / 8
     (coded,) = Huffman().encode(Units(values), nested)
     assert bound < len(coded.side) < 1.02 * bound + 60
+    incoming = Incoming(Cursor(coded.side, "huffman"), Symbols(b""))
+    np.testing.assert_array_equal(Huffman().decode(incoming, Form(count, 1, 1), raw(incoming)), values)
 
 
 def test_huffman_codes_stay_short() -> None:
