@@ -90,9 +90,9 @@ class QuantizeStatic(NarrowingMethod):
 
     correct_biases: bool = Field(
         True,
-        description="add to biases what rounding weights takes from the means of layers' outputs, of layers in "
-        "integers and of those stored so; then what is left to take back where that brings the outputs nearer on samples "
-        "left out of calibration, within a quarter of `max_seconds`",
+        description="add to biases what rounding weights takes from the means of layers' outputs, also of layers whose "
+        "weights are only stored as integers; then what is left to take back, where that brings the outputs nearer on "
+        "samples left out of calibration, within a quarter of `max_seconds`",
     )
 
     rounding: Literal["nearest", "learned"] = Field(
