@@ -81,8 +81,9 @@ def mutated(content: bytes, random: Random) -> bytes:
 
 def made_up(random: Random) -> bytes:
     """A true header and a group of one tensor, then a chunk that begins like a codec, or a part of one."""
-    columns = random.choice((1, 7, 64, 1000))
-    units = columns * random.choice((1, 3, 64, 1000))
+    large = random.random() < 0.01
+    columns = random.choice((1, 7, 64, 1000)) if large else random.choice((1, 7, 32))
+    units = columns * (random.choice((64, 1000)) if large else random.choice((1, 3, 32)))
     kind = random.choice((1, 3, 4, 7))
     operations = varint(1) + varint(0) + bytes([kind]) + varint(units) + varint(columns)
     frame = packed(operations, 3, primed=True)
@@ -124,14 +125,14 @@ def main() -> int:
     while time.monotonic() - began < 60 * options.minutes:
         right, whole = random.choice(files)
         content = mutated(whole, random) if random.random() < 0.6 else made_up(random)
-        start = time.monotonic()
+        start = time.process_time()
         try:
             told[judge(content, right)] += 1
         except BaseException:
             Path("fuzz_packed_failure.bin").write_bytes(content)
             print("the input is in fuzz_packed_failure.bin", file=sys.stderr)
             raise
-        slowest = max(slowest, time.monotonic() - start)
+        slowest = max(slowest, time.process_time() - start)
     grown = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
     print(
         f"{sum(told.values())} inputs: {told['refused']} refused, {told['right']} right all the same; "

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from compression.coding.coarsening import Coarsened, Rounded, coarsen
+from compression.coding.lossy import Bound
 from compression.coding.packing import PackedReport, PackedTensor, pack_file
 from compression.graph import Layer, external_files, save
 from compression.method import LayerOutcome, StepContext, StepOutcome
@@ -13,27 +15,33 @@ from compression.method import LayerOutcome, StepContext, StepOutcome
 MODEL, PACKED = "model.onnx", "model.packed"
 
 
-def pack_model(model: ir.Model, chosen: Sequence[Layer], context: StepContext) -> StepOutcome:
-    """The model as it is, with `model.packed` beside it.
+def pack_model(
+    model: ir.Model, chosen: Sequence[Layer], bound: Bound | None, context: StepContext
+) -> StepOutcome:
+    """The model as it is, or with weights rounded within a bound, and `model.packed` beside it.
 
     Raises:
+        NotApplicable: a weight that is to be rounded holds NaN or infinity.
         ResultRejected: the model holds something that ONNX cannot say.
     """
-    source = _delivered(model, context.workdir)
+    coarse = Coarsened(layers={}) if bound is None else coarsen(model, chosen, bound, context)
+    changed = any(layer.changed for layer in coarse.layers.values())
+    source = save(model, context.workdir / MODEL)[0] if changed else _delivered(model, context.workdir)
     packed = context.workdir / PACKED
-    report = pack_file(source, packed, lambda share, words: context.report(0.95 * share, words))
+    report = pack_file(source, packed, lambda share, words: context.report(0.5 + 0.45 * share, words))
     context.report(0.98, "telling of the layers")
     by_name = {tensor.name: tensor for tensor in report.tensors if tensor.name}
     return StepOutcome(
         model=model,
-        layers=tuple(_outcome(layer, by_name) for layer in chosen),
+        layers=tuple(_outcome(layer, by_name, coarse.layers.get(layer.name)) for layer in chosen),
         notes=(
             f"{PACKED} takes {report.stored_bytes} bytes for {report.size_bytes}, {report.ratio:.2f} times fewer, "
             "and unpacks to this step's model byte for byte",
+            *coarse.notes,
         ),
-        details=_details(report),
+        details={**coarse.details, **_details(report)},
         files={PACKED: packed},
-        unchanged=True,
+        unchanged=not changed,
     )
 
 
@@ -46,7 +54,19 @@ def _delivered(model: ir.Model, workdir: Path) -> Path:
     return save(model, target)[0]
 
 
-def _outcome(layer: Layer, tensors: dict[str, PackedTensor]) -> LayerOutcome:
+def _outcome(layer: Layer, tensors: dict[str, PackedTensor], rounded: Rounded | None) -> LayerOutcome:
+    stored = _stored(layer, tensors)
+    if rounded is None:
+        return stored
+    return LayerOutcome(
+        layer=layer.name,
+        changed=rounded.changed,
+        note=f"{rounded.note}; {stored.note}",
+        numbers={**rounded.numbers, **stored.numbers},
+    )
+
+
+def _stored(layer: Layer, tensors: dict[str, PackedTensor]) -> LayerOutcome:
     names = dict.fromkeys(weight.name or "" for weight in layer.weights)
     found = [tensors[name] for name in names if name in tensors]
     if not found:

@@ -11,7 +11,7 @@ from compression.coding.codec import Array, Coded, Decode, Encode, Form, Incomin
 from compression.coding.codecs.sparse import background_of, filled
 from compression.coding.symbols import Run, bernoulli_code, bit_frequencies
 
-MAX_LINES = 1 << 14
+MAX_LINES = 1 << 12
 MAX_DISTANCES, MAX_DISTANCE, MAX_LEVELS = 4, 255, 8
 _LEVELS = ((1, 1), (2, 4), (4, 1), (4, 4), (5, 1))
 _FARTHEST = 64

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
@@ -13,7 +14,7 @@ from compression.coding import inspect, unpack_file
 from compression.job import Job, Result
 from compression.pipeline import run
 from compression.spec import CompressionSpec
-from tests.compression.models import small_model
+from tests.compression.models import small_model, weights_of
 
 PACK = {"method": "pack"}
 STEPS = [
@@ -50,6 +51,36 @@ def test_unpacks_to_the_delivered_model(tmp_path: Path, before: list[dict[str, A
     assert numbers["packed_ratio"] == pytest.approx(size / stored)
     assert numbers["bits_per_weight"] == pytest.approx(8 * stored / 584)
     assert "packed by" in told["conv2"]["note"]
+
+
+@pytest.mark.parametrize("bound", [{"max_error": 0.02}, {"min_sqnr_db": 30}], ids=str)
+def test_rounds_within_a_bound(tmp_path: Path, bound: dict[str, float]) -> None:
+    path = small_model(tmp_path / "model")
+    steps = [{**PACK, **bound, "layers": {"exclude": ["fc"]}}]
+    outputs, result = execute(tmp_path, steps, path)
+    unpack_file(outputs / "model.packed", tmp_path / "back.onnx")
+    assert (tmp_path / "back.onnx").read_bytes() == (outputs / "model.onnx").read_bytes()
+    before, after = weights_of(path), weights_of(outputs / "model.onnx")
+    for name in ("conv1.w", "conv2.w"):
+        noise = after[name].astype(np.float64) - before[name]
+        assert noise.any()
+        if "max_error" in bound:
+            assert np.abs(noise).max() <= bound["max_error"]
+        else:
+            assert 10 * np.log10(np.square(before[name]).sum() / np.square(noise).sum()) >= 30
+    for name in ("fc.w", "conv1.b"):
+        assert after[name].tobytes() == before[name].tobytes()
+    stored = {t.name: t for t in inspect(outputs / "model.packed").tensors}
+    assert stored["conv2.w"].codecs[0] in ("steps", "palette")
+    assert stored["conv2.w"].stored_bytes < 0.25 * stored["conv2.w"].size_bytes
+    layers = json.loads((outputs / "report.json").read_text())["steps"][0]["layers"]
+    assert {layer["layer"]: layer["changed"] for layer in layers} == {"conv1": True, "conv2": True}
+    assert result.measurements.compressed.packed_bytes is not None
+
+
+def test_one_bound_at_a_time() -> None:
+    with pytest.raises(ValueError, match="not both"):
+        CompressionSpec.model_validate({"steps": [{**PACK, "max_error": 0.1, "min_sqnr_db": 30}]})
 
 
 def test_a_later_step_makes_the_size_no_fact_of_the_result(tmp_path: Path) -> None:
