@@ -1,7 +1,9 @@
 """Whole files: every element type, external data, tiny and odd ones, and the command line."""
 
+import hashlib
 import io
 import sys
+from importlib.resources import files
 from pathlib import Path
 from subprocess import run
 from typing import Any
@@ -15,6 +17,7 @@ from onnx import TensorProto, numpy_helper
 
 from compression.coding import Unpacker, inspect, pack_file, unpack_file, unpack_stream
 from compression.coding.__main__ import main
+from compression.coding.frames import DICTIONARY
 from compression.errors import InvalidModel, PackedError
 from tests.compression.models import small_model
 
@@ -149,6 +152,13 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "conv2.w" in capsys.readouterr().out
     assert main(["unpack", str(path), str(back)]) == 1
     assert "does not begin as a packed file does" in capsys.readouterr().err
+
+
+def test_the_dictionary_is_the_documented_one() -> None:
+    content = files("compression.coding").joinpath(DICTIONARY).read_bytes()
+    document = Path(__file__).parents[3] / "docs" / "packed-format.md"
+    assert hashlib.sha256(content).hexdigest() in document.read_text(encoding="utf-8")
+    assert b"site-packages" not in content.replace(b"python3.11/site-packages/torch", b"")
 
 
 def test_the_decoder_needs_no_onnx(tmp_path: Path) -> None:
