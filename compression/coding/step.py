@@ -13,6 +13,8 @@ from compression.graph import Layer, external_files, save
 from compression.method import LayerOutcome, StepContext, StepOutcome
 
 MODEL, PACKED = "model.onnx", "model.packed"
+TOLD = 200
+"""Tensors in the details of a report; `inspect` tells of all."""
 
 
 def pack_model(
@@ -94,6 +96,7 @@ def _details(report: PackedReport) -> dict[str, object]:
         "packed_bytes": report.stored_bytes,
         "packed_ratio": report.ratio,
         "structure_bytes": report.structure_bytes,
+        "tensors_told": f"{min(len(report.tensors), TOLD)} of {len(report.tensors)}, the largest in the packed file",
         "tensors": [
             {
                 "name": tensor.name,
@@ -102,6 +105,6 @@ def _details(report: PackedReport) -> dict[str, object]:
                 "stored_bytes": tensor.stored_bytes,
                 "codecs": list(tensor.codecs),
             }
-            for tensor in report.tensors
+            for tensor in sorted(report.tensors, key=lambda tensor: -tensor.stored_bytes)[:TOLD]
         ],
     }
