@@ -12,7 +12,7 @@ from compression import runtime
 from compression.quantization.probe import Feeds
 
 _MIN_ROUNDS = 5
-_MAX_ROUNDS = 200
+_MAX_ROUNDS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)

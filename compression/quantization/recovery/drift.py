@@ -65,14 +65,28 @@ class Settling:
 
 
 def settling(node: ir.Node, means: Means, names: Names) -> Settling | None:
-    """For a layer of float32 whose inputs' means are known and whose bias can be changed; else None."""
+    """For a layer of float32 whose inputs' means are known and whose bias can be changed; else None.
+
+    A layer without bias gets none, since adding it takes time, but before a normalization, with which the runtime
+    makes one of both.
+    """
     mean = means.get(node.name or "")
     if mean is None or not isinstance(node.graph, ir.Graph) or input_channels(node) != mean.size:
         return None
     weight = constant_of(node.inputs[1])
     if weight is None or weight.dtype != ir.DataType.FLOAT or cannot_shift(node):
         return None
-    return Settling(node, mean, names)
+    return Settling(node, mean, names) if _adds(node) or _is_normalised(node) else None
+
+
+def _adds(node: ir.Node) -> bool:
+    """Whether the layer has a bias, in itself or in the Add that a product needs."""
+    return node.op_type == "MatMul" or (len(node.inputs) > 2 and node.inputs[2] is not None)
+
+
+def _is_normalised(node: ir.Node) -> bool:
+    users = list(node.outputs[0].uses())
+    return len(users) == 1 and users[0].node.op_type == "BatchNormalization"
 
 
 def _stored(value: ir.Value) -> ir.TensorProtocol:

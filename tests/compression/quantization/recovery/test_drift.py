@@ -33,8 +33,11 @@ def conv(groups: int, *, bias: bool) -> Any:
 
 def gemm(*, transposed: bool) -> Any:
     weight = _weight(40, 64) if transposed else _weight(64, 40)
-    node = helper.make_node("Gemm", ["x", "w"], ["y"], name="layer", transB=int(transposed))
-    return graphs.build([node], [numpy_helper.from_array(weight, "w")], *_flat())
+    node = helper.make_node("Gemm", ["x", "w", "b"], ["y"], name="layer", transB=int(transposed))
+    bias = RNG.normal(size=40).astype(np.float32)
+    return graphs.build(
+        [node], [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(bias, "b")], *_flat()
+    )
 
 
 def matmul() -> Any:
@@ -59,7 +62,6 @@ def _weight(*shape: int) -> np.ndarray:
 
 CASES = {
     "conv": (lambda: conv(1, bias=True), IMAGES),
-    "without bias": (lambda: conv(1, bias=False), IMAGES),
     "grouped": (lambda: conv(4, bias=True), IMAGES),
     "gemm": (lambda: gemm(transposed=False), ROWS),
     "transposed": (lambda: gemm(transposed=True), ROWS),
@@ -125,6 +127,19 @@ def test_by_hand() -> None:
     error[0, 0] = [[1, 2], [3, 4]]
     error[1, 0] = [[0.5, 0], [0, 0]]
     assert drift(node, error, np.array([10.0, 2.0])).tolist() == [100.0, 1.0]
+
+
+def test_a_layer_without_bias_gets_one_only_before_a_normalization(tmp_path: Any) -> None:
+    alone = graphs.opened(conv(1, bias=False), tmp_path)
+    assert settling(layers(alone)[0].node, {"layer": np.ones(32)}, Names(alone)) is None
+    model = conv(1, bias=False)
+    model.graph.node[0].output[0] = "h"
+    names = ["scale", "shift", "mean", "variance"]
+    model.graph.node.append(helper.make_node("BatchNormalization", ["h", *names], ["y"]))
+    for name in names:
+        model.graph.initializer.append(numpy_helper.from_array(np.ones(48, np.float32), name))
+    followed = graphs.opened(model, tmp_path)
+    assert settling(layers(followed)[0].node, {"layer": np.ones(32)}, Names(followed)) is not None
 
 
 def test_what_cannot_be_shifted_is_left(tmp_path: Any) -> None:
