@@ -1,0 +1,38 @@
+"""What a user asks of a factorization."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from compression.lowrank.factors import Form
+
+Forms = Literal["auto", "svd", "tucker", "spatial", "cp"]
+Whiten = Literal["auto", "activations", "none"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """The parameters of factorize, as its fields describe them."""
+
+    form: Forms
+    ratio: float | None
+    energy: float | None
+    vbmf: bool
+    macs_ratio: float | None
+    max_macs: int | None
+    whiten: Whiten
+    correct_biases: bool
+    max_samples: int
+    round_to: int
+
+    def forms(self, possible: tuple[Form, ...]) -> tuple[Form, ...]:
+        """The forms to try of those that a layer has; what it does not have becomes the nearest."""
+        if self.form != "auto":
+            nearest: Form = "tucker" if "tucker" in possible else "svd"
+            return (self.form,) if self.form in possible else (nearest,)
+        if self.vbmf:
+            return ("tucker",) if "tucker" in possible else ("svd",)
+        return tuple(form for form in possible if form in ("tucker", "spatial")) or ("svd",)
+
+    @property
+    def has_budget(self) -> bool:
+        return self.macs_ratio is not None or self.max_macs is not None

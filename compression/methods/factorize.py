@@ -1,0 +1,154 @@
+"""factorize: a layer becomes a chain of smaller ones, of low rank."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from compression.method import (
+    NO_MODELS,
+    Change,
+    Forecast,
+    Method,
+    Problem,
+    Role,
+    StepContext,
+    StepOutcome,
+)
+from compression.summary import DatasetSummary, LayerSummary, ModelSummary
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+_GOALS = ("ratio", "energy", "vbmf", "macs_ratio", "max_macs")
+
+
+class Factorize(Method):
+    """Replaces matrices and kernels by chains of smaller ones, where that saves multiplications and bytes.
+
+    A matrix becomes two (SVD). A kernel becomes 1x1, smaller kernel, 1x1 (Tucker-2), one kernel along each axis
+    (spatial SVD), or 1x1, depthwise along each axis, 1x1 (CP). With calibration data the factors keep what the layer
+    gives for it and not the weights themselves, in closed form, and biases take up the mean error: that recovers much
+    without training. `finetune` behind it recovers more.
+    """
+
+    title: ClassVar[str] = "Replace layers by chains of low rank"
+    source: ClassVar[str] = (
+        "Tucker-2: Kim et al. 2016 (arXiv:1511.06530); spatial: Jaderberg et al. 2014 (arXiv:1405.3866); CP: Lebedev "
+        "et al. 2015 (arXiv:1412.6553); whitening: Zhang et al. 2016 (arXiv:1505.06798), section 3.1, and SVD-LLM "
+        "(arXiv:2403.07378); vbmf: Nakajima et al. 2013, JMLR 14, theorems 2 and 4"
+    )
+    uses: ClassVar[frozenset[Role]] = frozenset({Role.CALIBRATION})
+    changes: ClassVar[tuple[Change, ...]] = ("values", "structure")
+    op_types: ClassVar[frozenset[str] | None] = frozenset({"Conv", "Gemm", "MatMul"})
+    example: ClassVar[Mapping[str, Any]] = {"method": "factorize", "ratio": 0.6}
+
+    method: Literal["factorize"] = "factorize"
+    form: Literal["auto", "svd", "tucker", "spatial", "cp"] = Field(
+        "auto",
+        description="chain that a kernel becomes; matrices and 1x1 kernels always become two by SVD. `auto` takes "
+        "Tucker-2 or spatial SVD, whichever loses less; `cp` saves most for its error, runs as depthwise "
+        "convolutions and takes longest to find",
+    )
+    ratio: float | None = Field(
+        None, gt=0, lt=1, description="share of each layer's multiply-accumulates to keep, at most"
+    )
+    energy: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of each layer's energy (squared singular values, or squared outputs on calibration data) "
+        "to keep, at least",
+    )
+    vbmf: bool = Field(
+        False,
+        description="ranks that stand out of the noise of each layer's weights, by variational Bayes; no layer's "
+        "share is given",
+    )
+    macs_ratio: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of the whole model's multiply-accumulates to keep; ranks are allotted so that layers "
+        "which lose little give most",
+    )
+    max_macs: int | None = Field(None, ge=1, le=10**15, description="the same as a number, of one sample")
+    whiten: Literal["auto", "activations", "none"] = Field(
+        "auto",
+        description="`activations` keeps what layers give on calibration data, which the job must then name; `none` "
+        "keeps weights; `auto` is the first where there is calibration data",
+    )
+    correct_biases: bool = Field(
+        True,
+        description="with calibration data, biases take up what changes in the mean of a layer's outputs",
+    )
+    max_samples: int = Field(512, ge=1, le=100_000, description="calibration samples to look at, at most")
+    round_to: int = Field(
+        4, ge=1, le=64, description="ranks are multiples of this; kernels of runtimes like 4, 8 or 16"
+    )
+
+    @model_validator(mode="after")
+    def _one_goal(self) -> Self:
+        given = [name for name in _GOALS if getattr(self, name)]
+        if len(given) != 1:
+            found = f"not {' and '.join(given)} together" if given else "none is given"
+            raise ValueError(f"factorize takes exactly one of {', '.join(_GOALS)}; {found}")
+        return self
+
+    def data_problems(self, data: Mapping[Role, DatasetSummary]) -> tuple[Problem, ...]:
+        problems = super().data_problems(data)
+        if self.whiten != "activations" or Role.CALIBRATION in data:
+            return problems
+        return (*problems, self._missing())
+
+    def _missing(self) -> Problem:
+        return Problem(
+            code="data_missing",
+            message="factorize needs calibration data for `whiten: activations` and the job names none",
+            where="data.calibration",
+            hint='give a dataset as "data": {"calibration": "dst_..."}, or take `whiten: none`, which needs none',
+        )
+
+    def forecast(
+        self,
+        model: ModelSummary,
+        data: Mapping[Role, DatasetSummary],
+        models: Mapping[str, ModelSummary] = NO_MODELS,
+    ) -> Forecast:
+        """Peak memory: one weight and one matrix of moments with their decompositions, besides the model."""
+        told = super().forecast(model, data, models)
+        largest = max((8 * weight.elements for layer in model.layers for weight in layer.weights), default=0)
+        summed = 512 << 20 if Role.CALIBRATION in data and self.whiten != "none" else 0
+        peak = told.peak_memory_bytes + 6 * largest + min(summed, 64 * largest)
+        return told.model_copy(update={"peak_memory_bytes": peak})
+
+    def after(self, layer: LayerSummary) -> LayerSummary:
+        """By the share that is kept, where one is given; else nothing is known before ranks are found."""
+        share = self.ratio or self.macs_ratio
+        weight = layer.weight
+        if share is None or len(weight.shape) < 2 or weight.size_bytes * (1 - share) < 500:
+            return layer
+        smaller = weight.model_copy(update={"size_bytes": int(weight.size_bytes * share)})
+        macs = None if layer.macs is None else int(layer.macs * share)
+        return layer.model_copy(update={"weights": (smaller, *layer.weights[1:]), "macs": macs})
+
+    def seconds(self, model: ModelSummary, data: Mapping[Role, DatasetSummary]) -> float:
+        work = sum(
+            weight.elements * min(weight.shape[0], weight.elements // weight.shape[0])
+            for layer in model.layers
+            for weight in layer.weights[:1]
+            if len(weight.shape) > 1 and weight.shape[0]
+        )
+        samples = data[Role.CALIBRATION].samples if Role.CALIBRATION in data else 0
+        runs = min(samples, self.max_samples) * (0.005 + (model.macs or model.parameters) / 5e9)
+        return super().seconds(model, data) + 40 * work / 1e10 + (runs if self.whiten != "none" else 0.0)
+
+    def apply(self, model: "ir.Model", context: StepContext) -> StepOutcome:
+        from compression.graph import select
+        from compression.lowrank.run import factorize
+        from compression.lowrank.wish import Wish
+
+        if self.whiten == "activations" and Role.CALIBRATION not in context.data:
+            raise self._missing().as_error()
+        wish = Wish(**self.model_dump(exclude={"method", "layers"}))
+        return factorize(model, select(model, self), wish, context)
