@@ -44,7 +44,7 @@ def main() -> None:
                 found[name].append(_run(name, options.images, options, folder))
         sizes = [size for size in (16, 64, 256, 1024, 4096) if size <= options.largest]
         growth = {size: _run(GROWTH, size, options, folder) for size in sizes}
-    page = "\n".join([*_head(options), *_table(found, options.images), *_growth(growth)])
+    page = "\n".join([*_head(options), *_table(found, options), *_growth(growth)])
     print(page)
     PAGE.write_text(page + "\n")
 
@@ -79,8 +79,8 @@ def _head(options: argparse.Namespace) -> Iterator[str]:
     yield "process's resident set, libraries and model included.\n"
 
 
-def _table(found: dict[str, list[dict[str, Any]]], images: int) -> Iterator[str]:
-    yield f"| {images} images | seconds | times plain inference | peak MB |"
+def _table(found: dict[str, list[dict[str, Any]]], options: argparse.Namespace) -> Iterator[str]:
+    yield f"| {options.images} images | seconds | times plain inference | peak MB |"
     yield "|---|---|---|---|"
     for name, rounds in found.items():
         good = [item for item in rounds if "failed" not in item]
@@ -95,8 +95,9 @@ def _table(found: dict[str, list[dict[str, Any]]], images: int) -> Iterator[str]
     yield "Modelpress's second row learns every rule from the one run; its extremes are exact, and its histograms hold"
     yield "values drawn at random where tensors are large; the error is bounded in"
     yield "`compression/quantization/calibration.py`."
-    if any("nncf" in name for name in found):
-        yield f"NNCF {_version('nncf')} writes the quantized model too; its share of that is not told apart."
+    if options.nncf:
+        version = _version("nncf", options.nncf)
+        yield f"NNCF {version} writes the quantized model too; its share of that is not told apart."
     yield ""
 
 
@@ -107,11 +108,8 @@ def _growth(growth: dict[int, dict[str, Any]]) -> Iterator[str]:
     yield "| peak MB | " + " | ".join(f"{item['peak_mb']:.0f}" for item in growth.values()) + " |"
 
 
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+def _version(name: str, folder: Path) -> str:
+    return next(importlib.metadata.distributions(name=name, path=[str(folder)])).version
 
 
 if __name__ == "__main__":
