@@ -35,7 +35,8 @@ class ShareWeights(NarrowingMethod, TrainingMethod):
     title: ClassVar[str] = "Share weights by k-means codebooks, trained where asked for"
     source: ClassVar[str] = (
         "Han et al. 2016, Deep Compression (arXiv:1510.00149), section 3: k-means, initialisation, trained centroids; "
-        "vectors: Gong et al. 2014 (arXiv:1412.6115), product quantization"
+        "vectors: Gong et al. 2014 (arXiv:1412.6115), product quantization; rate: Chou, Lookabaugh and Gray 1989, "
+        "entropy-constrained k-means"
     )
     op_types: ClassVar[frozenset[str] | None] = OP_TYPES
     needs: ClassVar[frozenset[Role]] = frozenset()
@@ -64,6 +65,14 @@ class ShareWeights(NarrowingMethod, TrainingMethod):
         description="output channels that have a codebook together; null: the whole layer",
     )
     keep_zeros: bool = Field(True, description="zeros stay zeros, as one of the shared values")
+    rate: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="squared error that one bit of an index is worth, as a share of the weights' mean square; above 0 "
+        "rare values must earn their bits, so that fewer, unevenly used ones remain and more weights become zero, "
+        "for `pack` to code in fewer bits",
+    )
     biases: bool = Field(
         False, description="biases of the layers are shared too, each in a codebook of its own"
     )
@@ -83,6 +92,8 @@ class ShareWeights(NarrowingMethod, TrainingMethod):
     def _vectors_begin_by_themselves(self) -> Self:
         if self.vector > 1 and "initial" in self.model_fields_set:
             raise ValueError("initial is for single weights; with vector above 1 k-means++ begins")
+        if self.vector > 1 and self.rate:
+            raise ValueError("rate is for single weights; leave vector at 1")
         return self
 
     def unfit(self, layer: LayerSummary) -> str | None:
@@ -131,6 +142,7 @@ class ShareWeights(NarrowingMethod, TrainingMethod):
             vector=self.vector,
             group=self.group,
             keep_zeros=self.keep_zeros,
+            rate=self.rate,
             seed=context.seed,
         )
         with repeatable(context):

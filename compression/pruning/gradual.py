@@ -12,7 +12,7 @@ from compression.errors import NotApplicable
 from compression.graph import layers, load
 from compression.method import StepContext, StepOutcome
 from compression.pruning.masks import Ramp, Scope, keep_largest, sparsity_of_round
-from compression.pruning.scores import Scores, at_random, magnitudes, sensitivities
+from compression.pruning.scores import Scores, at_random, layer_adaptive, magnitudes, sensitivities
 from compression.pruning.zeros import ZEROS_ONLY
 from compression.training.constraints import Masks
 from compression.training.keeping import State
@@ -23,7 +23,7 @@ from compression.training.run import Training, prepare
 from compression.training.settings import TrainingMethod
 from compression.weight_targets import find_targets
 
-Criterion = Literal["magnitude", "random", "gradient", "snip", "taylor"]
+Criterion = Literal["magnitude", "lamp", "random", "gradient", "snip", "taylor"]
 Rewind = Literal["none", "weights", "learning_rate"]
 SENSED = 1024
 """Samples that a criterion differentiates on in each round."""
@@ -145,6 +145,8 @@ class _Rounds:
         training, criterion = self.training, self.wish.criterion
         if criterion == "magnitude":
             return magnitudes(training.view, self.names)
+        if criterion == "lamp":
+            return layer_adaptive(training.view, self.names)
         if criterion == "random":
             return at_random(training.view, self.names, self.context.seed * 1000 + number)
         batches = training.batches

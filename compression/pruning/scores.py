@@ -12,12 +12,28 @@ from compression.training.objectives import Objective
 
 Sensitivity = Literal["gradient", "snip", "taylor"]
 Scores = Mapping[str, Tensor]
-"""By initializer name, in the weights' shapes, float32 on the CPU; the larger, the more a weight matters."""
+"""By initializer name, in the weights' shapes, floats on the CPU; the larger, the more a weight matters."""
 
 
 def magnitudes(view: TrainableGraph, names: Sequence[str]) -> Scores:
     """|w| (Han et al. 2015)."""
     return {name: view.weights[name].detach().abs().float().cpu() for name in names}
+
+
+def layer_adaptive(view: TrainableGraph, names: Sequence[str]) -> Scores:
+    """LAMP: w^2 over the sum of squares of all weights of its tensor that are no smaller (Lee et al. 2021,
+    arXiv:2010.07611, equation 4), so that one ranking of all layers leaves each its share."""
+    weights = {name: view.weights[name].detach() for name in names}
+    return {name: _lamp(weight.reshape(-1)).reshape(weight.shape) for name, weight in weights.items()}
+
+
+def _lamp(weights: Tensor) -> Tensor:
+    """Of flat weights; of equal ones the later is the smaller."""
+    squares = weights.double().square().cpu()
+    ordered, places = squares.sort(descending=True, stable=True)
+    scores = torch.empty_like(squares)
+    scores[places] = ordered / ordered.cumsum(0).clamp(min=torch.finfo(torch.float64).tiny)
+    return scores
 
 
 def at_random(view: TrainableGraph, names: Sequence[str], seed: int) -> Scores:

@@ -6,7 +6,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compression.sharing.clustering import Floats, Initial, cluster, cluster_vectors, nearest
+from compression.sharing.clustering import (
+    Floats,
+    Initial,
+    cluster,
+    cluster_by_rate,
+    cluster_vectors,
+    nearest,
+    within,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +26,7 @@ class Sharing:
     vector: int
     group: int | None
     keep_zeros: bool
+    rate: float
     seed: int
 
 
@@ -101,12 +110,26 @@ def _one(vectors: Floats, sharing: Sharing, zero: bool) -> tuple[Floats, NDArray
     indices = np.zeros(len(vectors), np.int64)
     learned = ~(vectors == 0).all(axis=1) if zero else np.ones(len(vectors), bool)
     book = np.zeros((0, vectors.shape[1]))
-    if learned.any():
+    if learned.any() and sharing.rate:
+        book, indices[learned] = _by_rate(vectors[learned, 0], zero, int((~learned).sum()), sharing)
+    elif learned.any():
         book, found = _centroids(vectors[learned], sharing.entries - zero, sharing)
         indices[learned] = found + zero
     if zero:
         book = np.concatenate([np.zeros((1, vectors.shape[1])), book])
     return book, indices.astype(np.uint8)
+
+
+def _by_rate(values: Floats, zero: bool, zeros: int, sharing: Sharing) -> tuple[Floats, NDArray[np.int64]]:
+    """Centroids but for 0, and each value's number; with `zero` that of 0 is before all others."""
+    worth = sharing.rate * float((values**2).mean())
+    entries = sharing.entries - (zero and not zeros)
+    book, borders = cluster_by_rate(values, entries, sharing.initial, sharing.seed, zeros=zeros, rate=worth)
+    found = within(values, borders)
+    if not zeros:
+        return book[:, None], found + zero
+    place = int(np.flatnonzero(book == 0)[0])
+    return np.delete(book, place)[:, None], np.where(found == place, 0, found + (found < place))
 
 
 def _centroids(vectors: Floats, entries: int, sharing: Sharing) -> tuple[Floats, NDArray[np.int64]]:

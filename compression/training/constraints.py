@@ -35,18 +35,23 @@ class Masks:
     """Keeps weights at zero where a mask is False. By initializer name, in the weights' shapes."""
 
     def __init__(self, kept: Mapping[str, Tensor]) -> None:
-        self.kept = dict(kept)
+        self._factors = {name: mask.float() for name, mask in kept.items()}
 
     @torch.no_grad()
     def apply(self, view: TrainableGraph) -> None:
-        for name, kept in self.kept.items():
-            view.weights[name].masked_fill_(~kept, 0.0)
+        for name, factor in self._factors.items():
+            _multiply(view.weights[name], factor)
 
     def shape_gradients(self, view: TrainableGraph) -> None:
-        for name, kept in self.kept.items():
+        for name, factor in self._factors.items():
             gradient = view.weights[name].grad
             if gradient is not None:
-                gradient.masked_fill_(~kept, 0.0)
+                _multiply(gradient, factor)
+
+
+def _multiply(values: Tensor, factor: Tensor) -> None:
+    """In place, many times as fast as filling by a mask; the sum turns -0 into the 0 that a mask stands for."""
+    values.mul_(factor).add_(0.0)
 
 
 class Tied:

@@ -20,7 +20,7 @@ def make_optimizer(weights: Mapping[str, nn.Parameter], settings: LearningMethod
     if settings.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=rate, momentum=settings.momentum)
     kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
-    return kind(groups, lr=rate, betas=(settings.momentum, 0.999))
+    return kind(groups, lr=rate, betas=(settings.momentum, 0.999), fused=True)
 
 
 def rate_at(share: float, settings: LearningMethod) -> float:

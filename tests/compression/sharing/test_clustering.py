@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
-from compression.sharing.clustering import cluster, cluster_vectors, nearest
+from compression.sharing.clustering import cluster, cluster_by_rate, cluster_vectors, nearest, within
 from compression.sharing.codebook import Codebook, Sharing, learn_codebook
 
 RNG = np.random.default_rng(3)
@@ -81,8 +81,54 @@ def test_vectors():
 
 
 def sharing(**changes):
-    given = {"entries": 4, "initial": "linear", "vector": 1, "group": None, "keep_zeros": True, "seed": 0}
+    given = {
+        "entries": 4,
+        "initial": "linear",
+        "vector": 1,
+        "group": None,
+        "keep_zeros": True,
+        "rate": 0.0,
+        "seed": 0,
+    }
     return Sharing(**{**given, **changes})
+
+
+@settings(deadline=None)
+@given(
+    zeros=st.sampled_from([0, 1, 50, 5000]),
+    rate=st.sampled_from([1e-4, 0.01, 0.1, 1.0, 30.0]),
+    entries=st.integers(2, 20),
+    seed=st.integers(0, 99),
+)
+def test_by_rate_every_value_is_where_error_and_bits_cost_least(zeros, rate, entries, seed):
+    values = np.random.default_rng(seed).laplace(size=300)
+    centroids, borders = cluster_by_rate(values, entries, "linear", 0, zeros=zeros, rate=rate)
+    assert len(centroids) <= entries
+    assert (np.diff(centroids) > 0).all()
+    codes = within(values, borders)
+    counts = np.bincount(codes, minlength=len(centroids)) + np.where(centroids == 0, zeros, 0)
+    cost = (values[:, None] - centroids) ** 2 - rate * np.log2(counts / counts.sum())
+    assert np.allclose(cost.min(axis=1), cost[np.arange(300), codes])
+    for code, centroid in enumerate(centroids):
+        if zeros == 0 or centroid != 0:
+            assert np.isclose(centroid, values[codes == code].mean())
+
+
+def test_a_higher_rate_gives_fewer_bits_and_more_error():
+    weight = RNG.laplace(size=(100, 50)).astype(np.float32)
+    weight[RNG.random(weight.shape) < 0.8] = 0
+    bits, errors, zeros = [], [], []
+    for rate in (0.01, 0.1, 0.5):
+        book = learn_codebook(weight, 0, sharing(entries=16, rate=rate))
+        assert isinstance(book, Codebook)
+        decoded = book.decoded().reshape(weight.shape)
+        assert not decoded[weight == 0].any()
+        bits.append(book.entropy())
+        errors.append(((weight - decoded) ** 2).sum())
+        zeros.append((decoded == 0).sum())
+    assert bits == sorted(bits, reverse=True)
+    assert errors == sorted(errors)
+    assert (weight == 0).sum() <= zeros[0] < zeros[1] < zeros[2]
 
 
 @settings(deadline=None, max_examples=60)
@@ -90,16 +136,19 @@ def sharing(**changes):
     shape=st.sampled_from([(4, 6), (6, 4, 2, 2), (8,), (3, 4)]),
     group=st.sampled_from([None, 1, 2, 3]),
     vector=st.sampled_from([1, 2, 4]),
+    rate=st.sampled_from([0.0, 0.02]),
     zeros=st.floats(0, 1),
     axis=st.integers(0, 1),
     seed=st.integers(0, 99),
 )
-def test_every_weight_is_its_shared_value(shape, group, vector, zeros, axis, seed):
+def test_every_weight_is_its_shared_value(shape, group, vector, rate, zeros, axis, seed):
     rng = np.random.default_rng(seed)
     weight = rng.normal(size=shape).astype(np.float32)
     weight[rng.random(shape) < zeros] = 0
     axis = min(axis, len(shape) - 1)
-    book = learn_codebook(weight, axis, sharing(group=group, vector=vector))
+    book = learn_codebook(
+        weight, axis, sharing(group=group, vector=vector, rate=rate if vector == 1 else 0.0)
+    )
     if isinstance(book, str):
         assert "vectors" in book
         return

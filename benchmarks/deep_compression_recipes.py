@@ -1,0 +1,121 @@
+"""What the jobs of deep_compression.md do, and what was published."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Step = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    network: str
+    aim: str
+    steps: tuple[Step, ...]
+
+    @property
+    def key(self) -> str:
+        return f"{self.network}: {self.aim}"
+
+
+def _steps(*, sparsity: float, rounds: int, final_epochs: int, rate: float, tuning: int) -> tuple[Step, ...]:
+    return (
+        {
+            "method": "prune_gradual",
+            "criterion": "lamp",
+            "sparsity": sparsity,
+            "rounds": rounds,
+            "epochs": 1,
+            "final_epochs": final_epochs,
+            "learning_rate": 2e-3,
+            "batch_size": 128,
+            "validation": 0,
+        },
+        {
+            "method": "share_weights",
+            "entries": 16,
+            "rate": rate,
+            "biases": True,
+            "indices": "bytes",
+            "epochs": tuning,
+            "learning_rate": 5e-4,
+            "batch_size": 128,
+            "validation": 0,
+        },
+        {"method": "strip_metadata"},
+        {"method": "pack"},
+    )
+
+
+NO_LOSS, SMALLEST = "no loss", "as small as at the best published error"
+RECIPES: Sequence[Recipe] = (
+    Recipe(
+        network="lenet-300-100",
+        aim=NO_LOSS,
+        steps=_steps(sparsity=0.975, rounds=5, final_epochs=8, rate=0.01, tuning=3),
+    ),
+    Recipe(
+        network="lenet-300-100",
+        aim=SMALLEST,
+        steps=_steps(sparsity=0.985, rounds=5, final_epochs=8, rate=0.02, tuning=3),
+    ),
+    Recipe(
+        network="lenet5",
+        aim=NO_LOSS,
+        steps=_steps(sparsity=0.985, rounds=4, final_epochs=4, rate=0.01, tuning=2),
+    ),
+    Recipe(
+        network="lenet5",
+        aim=SMALLEST,
+        steps=_steps(sparsity=0.995, rounds=4, final_epochs=4, rate=0.02, tuning=2),
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    ratio: float
+    error: float
+    baseline: float
+    source: str
+
+
+HAN = "Han et al. 2016"
+EPR = "Oktay et al. 2020 (EPR)"
+PUBLISHED = {
+    "lenet-300-100": (
+        Published(ratio=40, error=1.58, baseline=1.64, source=HAN),
+        Published(ratio=124, error=1.9, baseline=1.6, source=EPR),
+    ),
+    "lenet5": (
+        Published(ratio=39, error=0.74, baseline=0.80, source=HAN),
+        Published(ratio=606, error=1.0, baseline=0.7, source=EPR),
+    ),
+}
+"""Whole networks: times smaller, test error in %, and that of the network that it was made from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedLayer:
+    """A row of Han et al.'s tables 4 and 5, after pruning, sharing and Huffman coding."""
+
+    kept: float
+    value_bits: float
+    index_bits: float
+    rate: float
+
+
+LAYERS = {
+    "lenet-300-100": (
+        PublishedLayer(kept=8, value_bits=4.4, index_bits=3.7, rate=2.32),
+        PublishedLayer(kept=9, value_bits=4.4, index_bits=4.3, rate=3.04),
+        PublishedLayer(kept=26, value_bits=4.3, index_bits=3.2, rate=12.70),
+    ),
+    "lenet5": (
+        PublishedLayer(kept=66, value_bits=7.2, index_bits=1.5, rate=67.45),
+        PublishedLayer(kept=12, value_bits=7.2, index_bits=3.9, rate=5.28),
+        PublishedLayer(kept=8, value_bits=4.5, index_bits=4.5, rate=2.45),
+        PublishedLayer(kept=19, value_bits=5.2, index_bits=3.7, rate=6.13),
+    ),
+}
+"""In %, bits a kept weight, bits a kept weight, %."""
