@@ -42,6 +42,18 @@ def magnitude(group: Group, norm: Callable[[NDArray[np.float64]], Scores]) -> Sc
     return relative_mean([norm(unit_rows(slot)) for slot in group.producers], group.size)
 
 
+def paths(group: Group) -> Scores:
+    """sum |w| of what makes a unit times sum |w| of what reads it, each as `magnitude` takes it: the sum over all
+    paths through the unit of their weights' product (Neyshabur et al. 2015, arXiv:1506.02617, the path norm). It is 0
+    where pruning left a unit nothing that reaches it, or nobody who listens."""
+    incoming, outgoing = (
+        relative_mean([l1(unit_rows(slot)) for slot in slots], group.size)
+        for slots in (group.producers, group.consumers)
+    )
+    product: Scores = incoming * outgoing
+    return product
+
+
 def l1(rows: NDArray[np.float64]) -> Scores:
     """sum |w| (Li et al. 2017, arXiv:1608.08710)."""
     found: Scores = np.abs(rows).sum(axis=1)

@@ -5,7 +5,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Criterion = Literal["l1", "l2", "geometric_median", "bn_scale", "taylor", "entropy", "stability", "random"]
+Criterion = Literal[
+    "l1", "l2", "geometric_median", "paths", "bn_scale", "taylor", "entropy", "stability", "random"
+]
 Scope = Literal["layer", "global"]
 
 READS_DATA: frozenset[Criterion] = frozenset({"taylor", "entropy", "stability"})

@@ -26,7 +26,8 @@ class PruneChannels(Method):
     original with the same units silent and the result must agree.
 
     Scores of weights are relative to the mean of their tensor, those from data to the mean over all units: 1 is
-    average. `finetune` wins back what a cut costs.
+    average. `finetune` wins back what a cut costs. After unstructured pruning `criterion: paths` with a tiny threshold
+    and `round_to: 1` takes out what it left unconnected.
     """
 
     title: ClassVar[str] = "Take out whole channels, neurons and heads, so that shapes shrink"
@@ -43,7 +44,8 @@ class PruneChannels(Method):
     criterion: Criterion = Field(
         "l2",
         description="what tells units that matter: the norm of their weights (l1, l2), the distance to the other "
-        "units (geometric_median), the normalization's scale (bn_scale), the change of the loss to first order "
+        "units (geometric_median), what flows through them (paths: the norm of what makes a unit times that of what "
+        "reads it, 0 where earlier pruning cut a unit off), the normalization's scale (bn_scale), the change of the loss to first order "
         "(taylor), the entropy of their activation over data (entropy), how far the outputs move without them, "
         "tried one by one (stability), or chance (random)",
     )

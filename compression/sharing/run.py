@@ -113,10 +113,11 @@ def _train(
     training = prepare(model, settings, later)
     books = [(item.value.name or "", item.book) for item in shared if item.book is not None]
     shapes = {name: training.view.weights[name].shape for name, _ in books}
-    codes = {name: torch.from_numpy(book.codes()).reshape(shapes[name]) for name, book in books}
     masks = {
         name: torch.from_numpy(book.decoded() != 0).reshape(shapes[name]) for name, book in books if book.zero
     }
+    codes = {name: torch.from_numpy(book.codes()).reshape(shapes[name]) for name, book in books}
+    codes |= {name: torch.where(mask, codes[name], -1) for name, mask in masks.items()}
     device = training.view.device
     record = train(
         training.view,

@@ -61,31 +61,44 @@ class Tied:
     learning rate mean the same for centroids and for weights.
 
     Args:
-        codes: by initializer name which centroid each entry has, int64 in the weight's shape.
+        codes: by initializer name which centroid each entry has, int64 in the weight's shape; below 0 are entries
+            that have none, such as zeros that a mask keeps.
     """
 
     def __init__(self, codes: Mapping[str, Tensor]) -> None:
-        self._codes = {name: code.reshape(-1) for name, code in codes.items()}
-        self._counts = {name: torch.bincount(code).clamp(min=1) for name, code in self._codes.items()}
+        self._shared = {name: _Shared(code.reshape(-1)) for name, code in codes.items()}
 
     @torch.no_grad()
     def apply(self, view: TrainableGraph) -> None:
-        for name in self._codes:
-            weight = view.weights[name]
-            weight.copy_(self._averaged(name, weight))
+        for name, shared in self._shared.items():
+            shared.average(view.weights[name])
 
     def shape_gradients(self, view: TrainableGraph) -> None:
-        for name in self._codes:
+        for name, shared in self._shared.items():
             gradient = view.weights[name].grad
             if gradient is not None:
-                gradient.copy_(self._averaged(name, gradient))
+                shared.average(gradient)
 
-    def _averaged(self, name: str, values: Tensor) -> Tensor:
-        code, counts = self._codes[name], self._counts[name]
+
+class _Shared:
+    """Which entries of one tensor share which centroid."""
+
+    def __init__(self, codes: Tensor) -> None:
+        self._places = None if bool((codes >= 0).all()) else torch.nonzero(codes >= 0).reshape(-1)
+        self._codes = codes if self._places is None else codes[self._places]
+        self._counts = torch.bincount(self._codes).clamp(min=1)
+
+    def average(self, values: Tensor) -> None:
+        """Puts the means in the entries' places."""
+        flat = values.reshape(-1)
+        mine = flat if self._places is None else flat[self._places]
         # In double precision, so that the mean of equal floats is that float again.
-        sums = torch.zeros(len(counts), dtype=torch.float64, device=values.device)
-        sums.index_add_(0, code, values.reshape(-1).double())
-        return (sums / counts)[code].reshape(values.shape).to(values.dtype)
+        sums = torch.zeros(len(self._counts), dtype=torch.float64, device=values.device)
+        sums.index_add_(0, self._codes, mine.double())
+        means = (sums / self._counts)[self._codes].to(values.dtype)
+        if self._places is not None:
+            means = flat.index_copy(0, self._places, means)
+        values.copy_(means.reshape(values.shape))
 
 
 class Held:
@@ -119,10 +132,11 @@ def preserved(
         found = _codes(array) if shared else None
         nonzero = array != 0
         share = 1 - np.count_nonzero(nonzero) / array.size
+        sparse = zeros and share >= LEAST_SPARSITY
         if found is not None:
-            codes[name] = torch.from_numpy(found).to(view.device)
             words[name] = f"{int(found.max()) + 1} shared values"
-        if zeros and share >= LEAST_SPARSITY:
+            codes[name] = torch.from_numpy(np.where(nonzero | (not sparse), found, -1)).to(view.device)
+        if sparse:
             kept[name] = torch.from_numpy(nonzero).to(view.device)
             words[name] = " and ".join(filter(None, (words.get(name), f"{share:.1%} zeros")))
     constraints: list[Constraint] = [Tied(codes)] if codes else []

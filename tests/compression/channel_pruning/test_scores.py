@@ -46,6 +46,15 @@ def test_units_are_rows_of_the_matrix_that_makes_them(tmp_path: Path, criterion:
     np.testing.assert_allclose(found.scores[group.id], norms / norms.mean(), rtol=1e-6)
 
 
+def test_paths_are_what_goes_in_times_what_goes_out(tmp_path: Path) -> None:
+    model, found, group = judged(tmp_path, "paths", norm=False)
+    first, second = (arrays(model)[name].astype(np.float64) for name in ("first.w", "last.w"))
+    incoming = np.abs(first if first.shape[0] == group.size else first.T).sum(axis=1)
+    outgoing = np.abs(second if second.shape[0] == group.size else second.T).sum(axis=1)
+    expected = incoming / incoming.mean() * outgoing / outgoing.mean()
+    np.testing.assert_allclose(found.scores[group.id], expected, rtol=1e-6)
+
+
 def test_bn_scale_is_gamma_and_says_where_there_is_none(tmp_path: Path) -> None:
     model, found, group = judged(tmp_path / "with", "bn_scale")
     gamma = np.abs(arrays(model)["norm.scale"].astype(np.float64))
