@@ -6,14 +6,7 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from compression.channel_pruning.material import Material
-from compression.channel_pruning.scores import (
-    BY_WEIGHTS,
-    Scores,
-    at_random,
-    magnitude,
-    normalization_scale,
-    paths,
-)
+from compression.channel_pruning.scores import BY_WEIGHTS, Scores, at_random, normalization_scale
 from compression.channel_pruning.wish import Criterion
 from compression.graph.channels import Group
 from compression.method import StepContext
@@ -42,9 +35,7 @@ def judge(
         NotTrainable: it needs gradients and there are none.
     """
     if criterion in BY_WEIGHTS:
-        return Judged(scores={group.id: magnitude(group, BY_WEIGHTS[criterion]) for group in groups})
-    if criterion == "paths":
-        return Judged(scores={group.id: paths(group) for group in groups})
+        return Judged(scores={group.id: BY_WEIGHTS[criterion](group) for group in groups})
     if criterion == "random":
         return Judged(scores={group.id: at_random(group, context.seed) for group in groups})
     if criterion == "bn_scale":

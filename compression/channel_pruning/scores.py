@@ -1,6 +1,7 @@
 """How much each unit of a group matters, told from its weights alone."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -100,8 +101,9 @@ def _is_scale(value: ir.Value) -> bool:
     return any(use.idx == 1 and use.node.op_type in NORMALIZATIONS for use in value.uses())
 
 
-BY_WEIGHTS: Mapping[str, Callable[[NDArray[np.float64]], Scores]] = {
-    "l1": l1,
-    "l2": l2,
-    "geometric_median": distance_to_others,
+BY_WEIGHTS: Mapping[str, Callable[[Group], Scores]] = {
+    "l1": partial(magnitude, norm=l1),
+    "l2": partial(magnitude, norm=l2),
+    "geometric_median": partial(magnitude, norm=distance_to_others),
+    "paths": paths,
 }

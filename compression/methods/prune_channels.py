@@ -45,9 +45,9 @@ class PruneChannels(Method):
         "l2",
         description="what tells units that matter: the norm of their weights (l1, l2), the distance to the other "
         "units (geometric_median), what flows through them (paths: the norm of what makes a unit times that of what "
-        "reads it, 0 where earlier pruning cut a unit off), the normalization's scale (bn_scale), the change of the loss to first order "
-        "(taylor), the entropy of their activation over data (entropy), how far the outputs move without them, "
-        "tried one by one (stability), or chance (random)",
+        "reads it, 0 where earlier pruning cut a unit off), the normalization's scale (bn_scale), the change of the "
+        "loss to first order (taylor), the entropy of their activation over data (entropy), how far the outputs move "
+        "without them, tried one by one (stability), or chance (random)",
     )
     sparsity: float | None = Field(None, gt=0, lt=1, description="share of the units that leaves")
     threshold: float | None = Field(
