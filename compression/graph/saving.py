@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 
@@ -13,6 +14,7 @@ from compression.errors import ResultRejected
 from compression.graph import walking
 from compression.graph.limits import SINGLE_FILE_BYTES, SMALL_TENSOR_BYTES
 from compression.graph.shapes import INFERRED
+from compression.graph.sparse import STORED_SPARSE, sparse_bytes, sparse_proto
 
 GRAPH_FIELD, INITIALIZER_FIELD, RAW_DATA_FIELD = 7, 5, 9
 """Of ModelProto, GraphProto and TensorProto in onnx.proto."""
@@ -37,8 +39,7 @@ def save(model: ir.Model, path: Path) -> tuple[Path, ...]:
 
 
 def _save(model: ir.Model, path: Path) -> tuple[Path, ...]:
-    size = sum(tensor.nbytes for _, tensor in _large(model))
-    if size <= SINGLE_FILE_BYTES:
+    if file_bytes(model) <= SINGLE_FILE_BYTES:
         partial = path.with_name(path.name + ".partial")
         with partial.open("wb") as file:
             _write_single(model, file)
@@ -47,6 +48,16 @@ def _save(model: ir.Model, path: Path) -> tuple[Path, ...]:
     data = path.name + ".data"
     ir.save(model, path, format="protobuf", external_data=data, size_threshold_bytes=SMALL_TENSOR_BYTES)
     return path, path.with_name(data)
+
+
+def file_bytes(model: ir.Model) -> int:
+    """What the stored tensors take, about: all but the small ones."""
+    return sum(
+        sparse_bytes(int(np.count_nonzero(tensor.numpy())), tensor.dtype.bitwidth // 8)
+        if value.meta.get(STORED_SPARSE)
+        else tensor.nbytes
+        for value, tensor in _large(model)
+    )
 
 
 def _large(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
@@ -64,10 +75,15 @@ def _streams(tensor: ir.TensorProtocol) -> bool:
 
 def _write_single(model: ir.Model, file: BinaryIO) -> None:
     """The model with its large main-graph tensors appended to the graph message one at a time."""
-    streamed = [(value, tensor) for value, tensor in _large(model) if value.graph is model.graph]
-    with _inlined(model), _detached(model, [value for value, _ in streamed]):
+    sparse = [value for value in model.graph.initializers.values() if value.meta.get(STORED_SPARSE)]
+    large = [(value, tensor) for value, tensor in _large(model) if value.graph is model.graph]
+    streamed = [item for item in large if item[0] not in sparse]
+    with _inlined(model), _detached(model, [*sparse, *(value for value, _ in streamed)]):
         proto = ir.serde.serialize_model(model)
     _drop_inferred(model, proto)
+    for value in sparse:
+        if value.const_value is not None:
+            proto.graph.sparse_initializer.append(sparse_proto(value.name or "", value.const_value))
     graph = proto.graph.SerializeToString(deterministic=True)
     proto.ClearField("graph")
     heads = [_head(value, tensor) for value, tensor in streamed]

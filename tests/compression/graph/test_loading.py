@@ -290,6 +290,64 @@ def test_sparse_initializers_become_dense(tmp_path):
     np.testing.assert_allclose(answers(saved, {"x": x})["y"], x @ dense, rtol=1e-6)
 
 
+def sparse_tensor(values: np.ndarray, indices: np.ndarray, shape: list[int], name: str = "w"):
+    stored = (numpy_helper.from_array(values, name), numpy_helper.from_array(indices, "i"))
+    return helper.make_sparse_tensor(*stored, shape)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64, np.int8, np.int64])
+@pytest.mark.parametrize("rank", [1, 2])
+def test_sparse_constants_become_dense(tmp_path, dtype, rank):
+    values = np.asarray([3, -2], dtype)
+    indices = np.asarray([1, 11] if rank == 1 else [[0, 1], [3, 2]], np.int64)
+    model = onnx.parser.parse_model(MATMUL.replace("MatMul(x, w)", "Identity(x)"))
+    node = helper.make_node("Constant", [], ["c"], sparse_value=sparse_tensor(values, indices, [4, 3], "c"))
+    cast = helper.make_node("Cast", ["c"], ["d"], to=onnx.TensorProto.FLOAT)
+    product = helper.make_node("MatMul", ["x", "d"], ["y"])
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend([node, cast, product])
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    (saved,) = save(load(path), tmp_path / "out.onnx")
+    dense = np.zeros((4, 3), np.float32)
+    dense[0, 1], dense[3, 2] = 3, -2
+    x = random(2, 4)
+    np.testing.assert_allclose(answers(saved, {"x": x})["y"], x @ dense, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("indices", "shape", "found"),
+    [
+        ([0, 12], [4, 3], "do not fit"),
+        ([-1, 2], [4, 3], "do not fit"),
+        ([[0, 0, 0], [0, 0, 0]], [4, 3], "do not fit"),
+        ([[0, 0], [4, 0]], [4, 3], "outside its shape"),
+        ([0, 1, 2], [4, 3], "do not fit"),
+        ([0, 1], [1 << 20, 1 << 20], "would open to"),
+    ],
+)
+def test_sparse_initializers_that_lie_are_refused(tmp_path, indices, shape, found):
+    model = onnx.parser.parse_model(MATMUL)
+    sparse = sparse_tensor(np.asarray([1, 2], np.float32), np.asarray(indices, np.int64), shape)
+    model.graph.sparse_initializer.append(sparse)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InvalidModel, match=found):
+        load(path)
+
+
+def test_many_small_sparse_tensors_may_not_open_to_much_together(tmp_path):
+    """Each alone stays under what one tensor may grow to."""
+    model = onnx.parser.parse_model(MATMUL)
+    for number in range(8):
+        one = np.asarray([1.0], np.float32), np.asarray([number], np.int64)
+        model.graph.sparse_initializer.append(sparse_tensor(*one, [1 << 22], f"w{number or ''}"))
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InvalidModel, match="would open to"):
+        load(path)
+
+
 @pytest.mark.parametrize("version", [3, 8])
 def test_weights_listed_as_inputs_are_constants_and_defaults_stay(tmp_path, version):
     """onnxruntime lets a caller override the number `s` from IR version 4 on, so that must still work."""
