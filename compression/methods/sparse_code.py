@@ -41,28 +41,28 @@ class SparseCode(Method):
     uses: ClassVar[frozenset[Role]] = frozenset({Role.CALIBRATION})
     changes: ClassVar[tuple[Change, ...]] = ("values", "dtypes", "structure")
     op_types: ClassVar[frozenset[str] | None] = OP_TYPES
-    example: ClassVar[Mapping[str, Any]] = {"method": "sparse_code", "nonzeros": 3, "codes": "bytes"}
+    example: ClassVar[Mapping[str, Any]] = {"method": "sparse_code", "error": 0.3, "codes": "bytes"}
 
     method: Literal["sparse_code"] = "sparse_code"
     atoms: int | None = Field(
         None,
         ge=2,
         le=256,
-        description="of a layer's dictionary; null: a power of two up to 256, an eighth of the layer's blocks at most",
+        description="of a layer's dictionary; null: a power of two from 16 to 128, an eighth of the blocks at most",
     )
     block: int | None = Field(
         None,
         ge=2,
         le=256,
-        description="weights of one output that are coded together; null: whole kernels, or 16 weights",
+        description="weights of one output that are coded together; null: whole kernels, or 8 weights",
     )
-    nonzeros: int = Field(4, ge=1, le=16, description="atoms that a block is a sum of, at most")
+    nonzeros: int = Field(12, ge=1, le=16, description="atoms that a block is a sum of, at most")
     error: float | None = Field(
-        None,
+        0.15,
         gt=0,
         lt=1,
         description="bound on each layer's relative error (Frobenius; of its outputs where calibration data counts): "
-        "blocks take no more atoms than it needs; a layer that cannot keep it is left",
+        "blocks take no more atoms than it needs; a layer that cannot keep it is left. null: all get `nonzeros`",
     )
     value_bits: int = Field(4, ge=2, le=8, description="of the gain of an atom in a block")
     rounds: int = Field(

@@ -42,7 +42,7 @@ def _bytes(op_type: str, weight: WeightSummary, wish: Wish) -> int:
     if layout.width // layout.block * layout.rows < 2:
         return weight.size_bytes
     atoms = min(wish.atoms or usual_atoms(layout.signals), layout.signals)
-    each = wish.nonzeros if wish.error is None else max(wish.nonzeros // 2, 1)
+    each = wish.nonzeros if wish.error is None else max(min(wish.nonzeros // 2, 2 * layout.block // 3), 1)
     return coded_bytes(
         layout.signals, layout.signals * each, atoms, layout.block, wish.value_bits, storage=wish.codes
     )

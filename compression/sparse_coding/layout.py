@@ -9,11 +9,11 @@ from compression.sparse_coding.pursuit import Doubles
 
 LONG = 32
 """Taps of a kernel beyond which it is cut."""
-USUAL = 16
+USUAL = 8
 
 
 def usual_block(shape: tuple[int, ...], outputs: int) -> int:
-    """Whole kernels, as many as come near 16 weights, where kernels are small; else 16 weights.
+    """Whole kernels, as many as come near 8 weights, where kernels are small; else 8 weights.
 
     Args:
         shape: of the stored weight.

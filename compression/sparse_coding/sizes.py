@@ -16,12 +16,12 @@ UNSCALED = 500
 COUNT_OPSET = 11
 """The first with CumSum."""
 HALF = 2
-FEWEST, MOST = 8, 256
+FEWEST, MOST = 16, 128
 _SIGNALS_PER_ATOM = 8
 
 
 def usual_atoms(signals: int) -> int:
-    """A power of two from 8 to 256: an eighth of the signals at most, so that codes outweigh the dictionary."""
+    """A power of two from 16 to 128: an eighth of the signals at most, so that codes outweigh the dictionary."""
     fitting = max(signals // _SIGNALS_PER_ATOM, 1)
     return int(min(max(2 ** (fitting.bit_length() - 1), FEWEST), MOST))
 

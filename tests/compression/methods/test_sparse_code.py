@@ -24,7 +24,7 @@ RNG = np.random.default_rng(11)
 def run(
     model: onnx.ModelProto, folder: Path, *, samples: int = 0, checkpoints: Any = None, **parameters: Any
 ) -> tuple[StepOutcome, Path]:
-    step = SparseCode.model_validate({"method": "sparse_code", "rounds": 4, **parameters})
+    step = SparseCode.model_validate({"method": "sparse_code", "rounds": 4, "error": None, **parameters})
     given = graphs.context(folder, model if samples else None, samples or 8)
     given = replace(given, checkpoints=checkpoints) if checkpoints else given
     outcome = step.apply(graphs.opened(model, folder), given)
@@ -210,7 +210,7 @@ def test_another_attempt_takes_up_finished_layers(tmp_path: Path) -> None:
 
 def test_the_forecast_tells_the_size(tmp_path: Path) -> None:
     model = product(RNG.normal(size=(128, 256)))
-    step = SparseCode(nonzeros=4)
+    step = SparseCode(nonzeros=4, error=None)
     _, path = run(model, tmp_path, nonzeros=4)
     original = graphs.opened(model, tmp_path)
     told = step.forecast(summarise(original, size_bytes=(tmp_path / "original.onnx").stat().st_size), {})
