@@ -34,8 +34,12 @@ class LayerMeasurement(Value):
     name: str
     op_type: str
     dtype: str = Field(description="stored type of the main weight")
-    size_bytes: int
-    parameters: int
+    size_bytes: int = Field(
+        description="of all that is stored for its weights: indices, codebooks and scales too"
+    )
+    parameters: int = Field(
+        description="weights that it computes with, however few numbers are stored for them"
+    )
     sparsity: float = Field(description="share of weights that are exactly zero")
     density: float = Field(description="share of weights that are not zero: 1 - sparsity")
     macs: int | None
@@ -75,10 +79,12 @@ class ModelMeasurement(Value):
     packed_bytes: int | None = Field(
         None, description="the file as `model.packed`; null where the last step was not `pack`"
     )
-    parameters: int
+    parameters: int = Field(
+        description="weights that the layers compute with, however few numbers are stored for them"
+    )
     nonzero_parameters: int
-    sparsity: float
-    density: float
+    sparsity: float = Field(description="share of weights that are exactly zero")
+    density: float = Field(description="share of weights that are not zero: 1 - sparsity")
     macs: int | None
     load_ms: float = Field(description="to open the model in onnxruntime")
     latency_ms: Latency | None = Field(description="null where no input could be made")

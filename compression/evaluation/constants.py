@@ -1,5 +1,6 @@
 """Evaluates values that depend on constants alone, such as a stored integer weight times its scale."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,9 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-MAX_NODES = 50
+MAX_NODES = 60
+SEARCH_DEPTH = 120
+"""Values looked at behind one; those of a computed weight are fewer."""
 
 Array = npt.NDArray[Any]
 
@@ -25,6 +28,31 @@ def constant_array(value: ir.Value) -> Array | None:
     if not _collect(value, nodes, leaves) or not all(leaves):
         return None
     return _computed(value, list(nodes.values()), leaves)
+
+
+def leaves(value: ir.Value) -> tuple[ir.TensorProtocol, ...] | None:
+    """The stored tensors that a value is computed from, when from these alone; else None."""
+    nodes: dict[int, ir.Node] = {}
+    found: dict[str, ir.Value] = {}
+    if not _collect(value, nodes, found):
+        return None
+    constants = [
+        ir.convenience.get_const_tensor(node.outputs[0]) for node in nodes.values() if not node.inputs
+    ]
+    tensors = [*(leaf.const_value for leaf in found.values()), *constants]
+    return tuple(tensor for tensor in tensors if tensor is not None)
+
+
+def behind(value: ir.Value | None) -> Iterator[ir.Value]:
+    """A value, then those that it is computed from, the nearest first."""
+    waiting = [value]
+    for _ in range(SEARCH_DEPTH):
+        current = waiting.pop(0) if waiting else None
+        if current is None:
+            continue
+        yield current
+        producer = current.producer()
+        waiting += producer.inputs if producer is not None else []
 
 
 def _collect(value: ir.Value, nodes: dict[int, ir.Node], leaves: dict[str, ir.Value]) -> bool:

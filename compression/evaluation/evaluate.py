@@ -143,14 +143,14 @@ def _model(
     batch_size: int,
 ) -> ModelMeasurement:
     summary = statics.summary
-    sparsity = 1 - summary.nonzero_parameters / summary.parameters if summary.parameters else 0.0
+    weights = statics.weights
     return ModelMeasurement(
         size_bytes=summary.size_bytes,
         zip_bytes=statics.zip_bytes,
-        parameters=summary.parameters,
-        nonzero_parameters=summary.nonzero_parameters,
-        sparsity=sparsity,
-        density=1 - sparsity,
+        parameters=weights.elements,
+        nonzero_parameters=weights.elements - weights.zeros,
+        sparsity=weights.sparsity,
+        density=1 - weights.sparsity,
         macs=summary.macs,
         load_ms=load_ms,
         latency_ms=latency,

@@ -1,12 +1,13 @@
 """One model layer by layer: what each stores, computes, and how far its weights moved from the original's."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from compression.evaluation.constants import constant_array
+from compression.evaluation.counting import Counted
 from compression.evaluation.fidelity import sqnr_db
 from compression.measurements import LayerMeasurement
 from compression.summary import LayerSummary, ModelSummary
@@ -19,43 +20,55 @@ Weights = Mapping[tuple[str, str], "ir.Value"]
 
 
 def layer_measurements(
-    summary: ModelSummary, noise_db: Mapping[str, float | None] | None = None
+    summary: ModelSummary,
+    counted: Mapping[str, Counted],
+    noise_db: Mapping[str, float | None] | None = None,
 ) -> tuple[LayerMeasurement, ...]:
-    """The layers of a summary, with the weight SQNR of each where it is known."""
-    return tuple(_measurement(layer, (noise_db or {}).get(layer.name)) for layer in summary.layers)
+    """The layers of a summary with their counted weights, and the weight SQNR of each where it is known."""
+    noise_db = noise_db or {}
+    return tuple(
+        _measurement(layer, counted[layer.name], noise_db.get(layer.name)) for layer in summary.layers
+    )
 
 
-def _measurement(layer: LayerSummary, noise_db: float | None) -> LayerMeasurement:
-    parameters = sum(weight.elements for weight in layer.weights)
-    zeros = sum(weight.zeros for weight in layer.weights)
-    sparsity = zeros / parameters if parameters else 0.0
+def _measurement(layer: LayerSummary, counted: Counted, noise_db: float | None) -> LayerMeasurement:
     return LayerMeasurement(
         name=layer.name,
         op_type=layer.op_type,
         dtype=layer.weight.dtype,
-        size_bytes=layer.size_bytes,
-        parameters=parameters,
-        sparsity=sparsity,
-        density=1 - sparsity,
+        size_bytes=counted.size_bytes,
+        parameters=counted.elements,
+        sparsity=counted.sparsity,
+        density=1 - counted.sparsity,
         macs=layer.macs,
         weight_sqnr_db=noise_db,
     )
 
 
-def weight_sqnr_db(original: Weights, compressed: Weights) -> dict[str, float | None]:
+def weight_sqnr_db(
+    original: Weights,
+    compressed: Weights,
+    *,
+    told: Callable[["ir.Value", npt.NDArray[Any]], None] = lambda value, array: None,
+) -> dict[str, float | None]:
     """Per layer, 10 log10(sum w^2 / sum (w - w')^2) of the weights that the layer computes with.
 
     Stored integers are taken through their scales first. Layers are matched by name; those that are gone, or
-    whose weights have another shape, are left out. One pair of weights is held at a time.
+    whose weights have another shape, are left out. One pair of weights is held at a time; `told` hears of each array.
     """
-    return dict(_pairs(original, compressed))
+    return dict(_pairs(original, compressed, told))
 
 
-def _pairs(original: Weights, compressed: Weights) -> Iterator[tuple[str, float | None]]:
+def _pairs(
+    original: Weights, compressed: Weights, told: Callable[["ir.Value", npt.NDArray[Any]], None]
+) -> Iterator[tuple[str, float | None]]:
     for key, value in original.items():
         if key not in compressed:
             continue
         before, after = constant_array(value), constant_array(compressed[key])
+        for given, array in ((value, before), (compressed[key], after)):
+            if array is not None:
+                told(given, array)
         if before is None or after is None or before.shape != after.shape or not _is_number(before):
             continue
         yield key[0], _sqnr(before.ravel(), after.ravel())

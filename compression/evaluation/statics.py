@@ -1,10 +1,12 @@
 """What the two files tell without being run: sizes, counts, and layers."""
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compression.evaluation.constants import behind
+from compression.evaluation.counting import Counted, Known, count_weights, remember
 from compression.evaluation.layers import Weights, layer_measurements, weight_sqnr_db
 from compression.evaluation.size import deflate_level, deflated_bytes, model_files, size_bytes
 from compression.measurements import LayerMeasurement
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
 
     from compression.graph import Layer
 
-SEARCH_DEPTH = 50
-
 
 @dataclass(frozen=True, kw_only=True)
 class Statics:
@@ -25,6 +25,7 @@ class Statics:
     model: "ir.Model"
     summary: ModelSummary
     zip_bytes: int
+    weights: Counted
     layers: tuple[LayerMeasurement, ...]
 
 
@@ -35,21 +36,28 @@ def measure_statics(original: Path, compressed: Path, workdir: Path) -> tuple[St
     before, after = load(original, workdir=workdir), load(compressed, workdir=workdir)
     files = model_files(original, before), model_files(compressed, after)
     level = deflate_level(max(size_bytes(group) for group in files))
-    noise_db = weight_sqnr_db(_weights(before), _weights(after))
-    return _statics(before, files[0], level, {}), _statics(after, files[1], level, noise_db)
+    known: Known = {}
+    noise_db = weight_sqnr_db(_weights(before), _weights(after), told=remember(known))
+    return _statics(before, files[0], level, known, {}), _statics(after, files[1], level, known, noise_db)
 
 
 def _statics(
-    model: "ir.Model", files: tuple[Path, ...], level: int, noise_db: dict[str, float | None]
+    model: "ir.Model",
+    files: tuple[Path, ...],
+    level: int,
+    known: Known,
+    noise_db: Mapping[str, float | None],
 ) -> Statics:
     from compression.graph import summarise
 
     summary = summarise(model, size_bytes=size_bytes(files))
+    counted, weights = count_weights(model, summary, known)
     return Statics(
         model=model,
         summary=summary,
         zip_bytes=deflated_bytes(files, level=level),
-        layers=layer_measurements(summary, noise_db),
+        weights=weights,
+        layers=layer_measurements(summary, counted, noise_db),
     )
 
 
@@ -63,15 +71,4 @@ def _weights(model: "ir.Model") -> Weights:
 
 def _weight_input(layer: "Layer") -> "ir.Value | None":
     """The input of the layer's node that its main weight reaches, through whatever constant chain."""
-    return next((value for value in layer.node.inputs if layer.weights[0] in _behind(value)), None)
-
-
-def _behind(value: "ir.Value | None") -> Iterator["ir.Value"]:
-    waiting = [value]
-    for _ in range(SEARCH_DEPTH):
-        current = waiting.pop(0) if waiting else None
-        if current is None:
-            continue
-        yield current
-        producer = current.producer()
-        waiting += producer.inputs if producer is not None else []
+    return next((value for value in layer.node.inputs if layer.weights[0] in behind(value)), None)

@@ -3,6 +3,7 @@ import onnx_ir as ir
 import pytest
 
 from compression.evaluation.constants import constant_array
+from compression.evaluation.counting import Counted
 from compression.evaluation.layers import layer_measurements, weight_sqnr_db
 from compression.summary import LayerSummary, ModelSummary, WeightSummary
 
@@ -80,12 +81,10 @@ def test_layers_that_are_gone_or_reshaped_or_of_another_kind_are_left_out():
 
 
 def test_measurement_of_a_layer():
-    weights = (
-        WeightSummary(name="w", dtype="int8", shape=(10, 10), size_bytes=100, zeros=40),
-        WeightSummary(name="b", dtype="float32", shape=(10,), size_bytes=40, zeros=4),
-    )
+    weights = (WeightSummary(name="w", dtype="int8", shape=(10, 10), size_bytes=100, zeros=40),)
     layer = LayerSummary(name="fc", op_type="Gemm", weights=weights, macs=100)
     summary = ModelSummary.model_construct(layers=(layer,))
-    (found,) = layer_measurements(summary, {"fc": 30.0})
+    counted = {"fc": Counted(elements=110, zeros=44, size_bytes=140)}
+    (found,) = layer_measurements(summary, counted, {"fc": 30.0})
     assert (found.size_bytes, found.parameters, found.dtype, found.weight_sqnr_db) == (140, 110, "int8", 30.0)
     assert found.sparsity == pytest.approx(0.4) and found.density == pytest.approx(0.6)
