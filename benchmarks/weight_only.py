@@ -354,7 +354,9 @@ def _verdict(measured: Sequence[Measured]) -> Iterator[str]:
         return
     own, nearest = by_name["this service, gptq"], by_name["this service, rtn"]
     for name in ("onnxruntime, RTN (default)", "onnxruntime, HQQ (float zero points)", "onnxsim, GPTQ"):
-        if name in by_name:
+        if name in by_name and not by_name[name].error:
+            yield f"- {name} left every product of this model in floats."
+        elif name in by_name:
             yield f"- gptq against {name}: {1 - own.error / by_name[name].error:.0%} less output error."
     worse = [name for name, error in own.layers.items() if error > nearest.layers[name]]
     yield "- Products on which gptq is worse than rounding to the nearest on held-out rows:"
