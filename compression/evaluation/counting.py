@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compression.evaluation.constants import Array, behind, constant_array, leaves
+from compression.evaluation.packed_weights import packed_counts
 from compression.summary import ModelSummary, WeightSummary
 
 if TYPE_CHECKING:
@@ -98,7 +99,17 @@ def _inputs(
             direct = _stored([stored[source] for source in sources])
             yield value, done.get(value) or _computed(value, direct, tensors, known)
     for value, weight in left.items():
-        yield value, _stored([weight])
+        yield value, done.get(value) or _read(layer.node, value, weight)
+
+
+def _read(node: "ir.Node", value: "ir.Value", weight: WeightSummary) -> Counted:
+    """Of a stored tensor that the node reads as it is, or unpacks by itself with the scales that it reads too."""
+    counts = packed_counts(node) if len(node.inputs) > 1 and node.inputs[1] is value else None
+    if counts is None:
+        return _stored([weight])
+    given = [item.const_value for item in node.inputs[1:4] if item is not None]
+    size_bytes = sum(int(tensor.nbytes) for tensor in given if tensor is not None)
+    return Counted(elements=counts[0], zeros=counts[1], size_bytes=size_bytes)
 
 
 def _stored(weights: Sequence[WeightSummary]) -> Counted:

@@ -97,6 +97,27 @@ def test_plain_models_count_what_they_store(name: str, tmp_path: Path) -> None:
         assert layers[layer.name].size_bytes == layer.size_bytes
 
 
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize(("bits", "inputs"), [(2, 64), (4, 64), (4, 80), (8, 64)])
+def test_packed_codes_of_an_operator_are_unpacked(
+    bits: int, inputs: int, *, symmetric: bool, tmp_path: Path
+) -> None:
+    """Products with the unit matrix are the weights that the kernel makes of its codes."""
+    array = graphs.RNG.normal(size=(inputs, 48)).astype(np.float32)
+    product = helper.make_node("MatMul", ["x", "w"], ["y"], name="m")
+    given, made = [("x", 1, ["n", inputs])], [("y", 1, ["n", 48])]
+    model = graphs.build([product], [numpy_helper.from_array(array, "w")], given, made, opset=21)
+    step = {"method": "quantize_weights", "bits": bits, "block_size": 32, "storage": "matmul_nbits"}
+    path = stepped(model, tmp_path, {**step, "symmetric": symmetric, "min_output_sqnr_db": 0})
+    assert any(node.op_type == "MatMulNBits" for node in onnx.load(path).graph.node)
+    (weight,) = graphs.answers(path, {"x": np.eye(inputs, dtype=np.float32)})
+    layers, total = counted(path)
+    assert (total.elements, total.zeros) == (inputs * 48, int((np.abs(weight) < 1e-4).sum()))
+    assert total.zeros > 0
+    (found,) = layers.values()
+    assert found.size_bytes == sum(len(t.raw_data) for t in onnx.load(path).graph.initializer)
+
+
 def test_zeros_of_an_asymmetric_integer_are_its_zero_point(tmp_path: Path) -> None:
     integers = np.array([[128, 0], [7, 128]], np.uint8).repeat(8, 0)
     node = helper.make_node("DequantizeLinear", ["q", "s", "z"], ["w"])
