@@ -33,14 +33,17 @@ def stored_source(value: ir.Value | None) -> ir.Value | None:
 
 
 def stored_codebook(value: ir.Value | None) -> ir.Value | None:
-    """The stored tensor whose entries a constant chain picks by Gather, as Reshape(Gather(codebook, indices))."""
+    """The stored tensor whose entries a constant chain picks by Gather, as Reshape(Gather(codebook, indices)).
+
+    Of a product it stands on the second side, as in MatMul(gains, Gather(dictionary, indices)).
+    """
     for _ in range(MAX_CHAIN):
         producer = None if value is None else value.producer()
         if producer is None or not producer.inputs:
             return None
         if producer.op_type == "Gather":
             return stored_source(producer.inputs[0])
-        value = producer.inputs[0]
+        value = producer.inputs[1 if producer.op_type == "MatMul" else 0]
     return None
 
 

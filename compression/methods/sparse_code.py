@@ -29,7 +29,7 @@ class SparseCode(Method):
     codes keep what the layer gives for it: each block's error is made up for by the blocks that follow, and biases take
     up the mean. The runtime turns dictionary and codes into floats as it loads, so that the file shrinks and nothing
     gets faster; for a moment a layer's weights lie in memory `nonzeros` times over. A layer that would not get smaller,
-    or cannot keep the `error` that is asked for, is left as it is.
+    or cannot keep the `error` that is asked for, is left as it is. A following `finetune` trains the dictionaries.
     """
 
     title: ClassVar[str] = "Store weights as a dictionary times sparse codes"

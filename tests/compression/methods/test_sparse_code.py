@@ -13,10 +13,20 @@ from onnx import TensorProto, helper, numpy_helper
 from compression.errors import DataMissing, NotApplicable
 from compression.graph import summarise
 from compression.method import StepOutcome
+from compression.methods.finetune import Finetune
 from compression.methods.sparse_code import SparseCode
 from compression.quantization.affine import sqnr_db
+from tests.compression.distillation.networks import digits
 from tests.compression.quantization import graphs
-from tests.compression.training.learning import Breaking, BrokenOff
+from tests.compression.training.learning import (
+    Breaking,
+    BrokenOff,
+    accuracy,
+    arrays,
+    context,
+    digits_data,
+    mlp,
+)
 
 RNG = np.random.default_rng(11)
 
@@ -215,3 +225,28 @@ def test_the_forecast_tells_the_size(tmp_path: Path) -> None:
     original = graphs.opened(model, tmp_path)
     told = step.forecast(summarise(original, size_bytes=(tmp_path / "original.onnx").stat().st_size), {})
     assert told.model_after.size_bytes == pytest.approx(path.stat().st_size, rel=0.1)
+
+
+@pytest.mark.parametrize("error", [None, 0.5])
+def test_finetune_trains_the_dictionary_and_keeps_the_codes(error: float | None, tmp_path: Path) -> None:
+    pixels, labels = digits()
+    data = digits_data(tmp_path / "data", 1200)
+    model = (
+        Finetune(epochs=6, learning_rate=5e-3)
+        .apply(mlp(tmp_path / "m", hidden=48), context(tmp_path, data))
+        .model
+    )
+    before = accuracy(model, pixels[1200:], labels[1200:])
+    step = SparseCode(error=error, nonzeros=1, atoms=16, value_bits=3, rounds=4)
+    coded = step.apply(model, replace(context(tmp_path, data), data={})).model
+    stored, worse = arrays(coded), accuracy(coded, pixels[1200:], labels[1200:])
+    trained = Finetune(epochs=4, learning_rate=2e-3).apply(coded, context(tmp_path, data)).model
+    after, better = arrays(trained), accuracy(trained, pixels[1200:], labels[1200:])
+    assert worse < before - 0.02
+    assert better > worse + (before - worse) / 2
+    assert stored.keys() == after.keys()
+    changed = {name for name in stored if not np.array_equal(stored[name], after[name])}
+    assert any(name.endswith("dictionary") for name in changed)
+    assert not any(
+        name.endswith(("atoms", "values", "values1", "counts", "factor", "middle")) for name in changed
+    )
