@@ -64,7 +64,7 @@ class SparseCode(Method):
         description="bound on each layer's relative error (Frobenius; of its outputs where calibration data counts): "
         "blocks take no more atoms than it needs; a layer that cannot keep it is left. null: all get `nonzeros`",
     )
-    value_bits: int = Field(4, ge=2, le=8, description="of the gain of an atom in a block")
+    value_bits: int = Field(5, ge=2, le=8, description="of the gain of an atom in a block")
     rounds: int = Field(
         20, ge=1, le=1000, description="rounds of K-SVD: coding all blocks, then updating all atoms"
     )
@@ -117,11 +117,11 @@ class SparseCode(Method):
         return coded_layer(layer, self)
 
     def seconds(self, model: ModelSummary, data: Mapping[Role, DatasetSummary]) -> float:
-        layers = len([layer for layer in model.layers if layer.weights])
-        learning = layers * self.rounds * self.nonzeros * 0.03
+        layers = len([layer for layer in model.layers if self.after(layer) != layer])
+        learning = layers * self.rounds * 0.02
         samples = data[Role.CALIBRATION].samples if Role.CALIBRATION in data else 0
         runs = min(samples, self.max_samples) * (0.005 + (model.macs or model.parameters) / 5e9)
-        coding = model.parameters * self.nonzeros / 1e6
+        coding = model.parameters / 5e4
         return super().seconds(model, data) + learning + coding + (runs if self.whiten != "none" else 0.0)
 
     def apply(self, model: "ir.Model", context: StepContext) -> StepOutcome:
