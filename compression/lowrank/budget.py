@@ -41,6 +41,9 @@ def allot(
 ) -> Allotment:
     """Go down the lower convex hull of each layer's errors, always where a saved multiplication costs least.
 
+    Steps are coarse, so that the last one leaves some of the limit: it goes back, best first, to any options it is
+    enough for.
+
     Args:
         ladders: options by layer, with errors.
         macs: of the layers as they are.
@@ -64,8 +67,33 @@ def allot(
         place[name] += 1
         if place[name] + 1 < len(hull):
             heapq.heappush(waiting, (_price(hull, place[name]) * importance[name], name))
-    chosen = {name: hull[place[name]][2] for name, hull in hulls.items()}
-    return Allotment(options={name: item for name, item in chosen.items() if item is not None}, macs=left)
+    chosen = {name: hull[place[name]] for name, hull in hulls.items()}
+    left = _given_back(
+        chosen, {name: _points(macs[name], ladders[name]) for name in ladders}, limit, importance
+    )
+    options = {name: item for name, (_, _, item) in chosen.items() if item is not None}
+    return Allotment(options=options, macs=left)
+
+
+def _given_back(
+    chosen: dict[str, "Point"],
+    points: Mapping[str, Sequence["Point"]],
+    limit: float,
+    importance: Mapping[str, float],
+) -> int:
+    """Change `chosen` for what errs less while the limit allows it; returns the multiplications in the end."""
+    while True:
+        left = sum(macs for macs, _, _ in chosen.values())
+        gains = [
+            (importance[name] * (chosen[name][1] - point[1]), name, point)
+            for name in sorted(points)
+            for point in points[name]
+            if point[1] < chosen[name][1] and chosen[name][0] < point[0] <= chosen[name][0] + limit - left
+        ]
+        if not gains:
+            return left
+        _, name, point = max(gains, key=lambda item: item[0])
+        chosen[name] = point
 
 
 Point = tuple[int, float, Option | None]
@@ -73,13 +101,18 @@ Point = tuple[int, float, Option | None]
 
 def _hull(whole: int, found: Sequence[Option]) -> list[Point]:
     """From the layer as it is to its least option, errors rising ever steeper."""
-    points: list[Point] = [(whole, 0.0, None)]
-    for item in sorted(found, key=lambda item: -item.macs):
-        point: Point = (item.macs, item.error or 0.0, item)
+    points: list[Point] = []
+    for point in _points(whole, found):
         while len(points) > 1 and _slope(points[-2], point) <= _slope(points[-2], points[-1]):
             points.pop()
         points.append(point)
     return points
+
+
+def _points(whole: int, found: Sequence[Option]) -> list[Point]:
+    """From the layer as it is to its least option."""
+    options = sorted(found, key=lambda item: -item.macs)
+    return [(whole, 0.0, None), *((item.macs, item.error or 0.0, item) for item in options)]
 
 
 def _slope(first: Point, second: Point) -> float:

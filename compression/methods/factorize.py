@@ -38,6 +38,7 @@ class Factorize(Method):
         "et al. 2015 (arXiv:1412.6553); whitening: Zhang et al. 2016 (arXiv:1505.06798), section 3.1, and SVD-LLM "
         "(arXiv:2403.07378); vbmf: Nakajima et al. 2013, JMLR 14, theorems 2 and 4"
     )
+    version: ClassVar[int] = 2
     uses: ClassVar[frozenset[Role]] = frozenset({Role.CALIBRATION})
     changes: ClassVar[tuple[Change, ...]] = ("values", "structure")
     op_types: ClassVar[frozenset[str] | None] = frozenset({"Conv", "Gemm", "MatMul"})
