@@ -19,7 +19,7 @@ import onnxruntime
 from api.embedded import Service
 from benchmarks.client import Client
 from benchmarks.deep_compression_page import Row, layers_of, page
-from benchmarks.deep_compression_recipes import RECIPES, Recipe
+from benchmarks.deep_compression_recipes import COPIES, RECIPES, Recipe
 from benchmarks.images import Images, distorted, read_images, write_datasets
 from benchmarks.measuring import Kept
 from benchmarks.methods_run import EPOCHS
@@ -28,7 +28,6 @@ from compression.coding import unpack_file
 
 PAGE = Path(__file__).with_suffix(".md")
 KEPT = Kept(PAGE.with_suffix(".json"), Row, [recipe.key for recipe in RECIPES])
-COPIES = 4
 
 
 def main() -> None:
@@ -37,10 +36,9 @@ def main() -> None:
     missing = [recipe for recipe in wanted if options.again or not _is_current(recipe)]
     if missing:
         digits = read_images(options.mnist)
-        data = write_datasets(distorted(digits, COPIES), options.folder / "data")
         with Service(port=0, data=options.folder / "service") as service:
             for recipe in missing:
-                KEPT.keep(recipe.key, _run(Client(service.url), recipe, digits, data, options.folder))
+                KEPT.keep(recipe.key, _run(Client(service.url), recipe, digits, options.folder))
     PAGE.write_text(page(KEPT.read()))
 
 
@@ -49,8 +47,9 @@ def _is_current(recipe: Recipe) -> bool:
     return found is not None and found.steps == recipe.steps
 
 
-def _run(client: Client, recipe: Recipe, digits: Images, data: dict[str, Path], folder: Path) -> Row:
+def _run(client: Client, recipe: Recipe, digits: Images, folder: Path) -> Row:
     print(recipe.key, flush=True)
+    data = write_datasets(distorted(digits, COPIES[recipe.network]), folder / "data")
     network = trained(
         recipe.network, digits, folder / f"{recipe.network}.onnx", epochs=EPOCHS[recipe.network]
     )

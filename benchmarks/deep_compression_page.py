@@ -11,7 +11,7 @@ import onnx
 from onnx import numpy_helper
 from pydantic import BaseModel
 
-from benchmarks.deep_compression_recipes import HAN, LAYERS, PUBLISHED, RECIPES, Recipe
+from benchmarks.deep_compression_recipes import COPIES, HAN, LAYERS, PUBLISHED, RECIPES, Recipe
 from compression.coding import inspect
 from compression.coding.chunks import encode_chunk
 from compression.coding.codec import Units
@@ -91,15 +91,17 @@ def page(rows: Mapping[str, Row]) -> str:
 
 
 def _head() -> Iterator[str]:
+    copies = " and ".join(f"{count} for {network}" for network, count in COPIES.items())
     yield "# Deep Compression, reproduced and passed\n"
     yield "Written by `python -m benchmarks.deep_compression --mnist FOLDER` on"
     yield f"{device_description('cpu')}, {os.cpu_count()} threads.\n"
     yield "LeNet-300-100 and LeNet-5 (266,610 and 431,080 parameters) are trained on MNIST as benchmarks/networks.py"
     yield "says, uploaded, and compressed by jobs through the HTTP API. The jobs' training data are MNIST's 60,000"
-    yield "digits and four distorted copies of each, which the networks themselves were not trained on; nothing but the"
-    yield "data and the steps goes in. Test errors are those of onnxruntime on the 10,000 test digits, after the packed"
-    yield "file was downloaded and unpacked; its bytes were those of the job's `model.onnx`. Sizes are of whole files:"
-    yield "of the uploaded ONNX file, and of `model.packed`, with graph, biases, codebooks and checksums.\n"
+    yield f"digits and distorted copies of each ({copies}), which the networks"
+    yield "themselves were not trained on; nothing but the data and the steps goes in. Test errors are those of"
+    yield "onnxruntime on the 10,000 test digits, after the packed file was downloaded and unpacked; its bytes were"
+    yield "those of the job's `model.onnx`. Sizes are of whole files: of the uploaded ONNX file, and of `model.packed`,"
+    yield "with graph, biases, codebooks and checksums.\n"
 
 
 def _whole(rows: Mapping[str, Row]) -> Iterator[str]:

@@ -18,56 +18,77 @@ class Recipe:
         return f"{self.network}: {self.aim}"
 
 
-def _steps(*, sparsity: float, rounds: int, final_epochs: int, rate: float, tuning: int) -> tuple[Step, ...]:
-    return (
-        {
-            "method": "prune_gradual",
-            "criterion": "lamp",
-            "sparsity": sparsity,
-            "rounds": rounds,
-            "epochs": 1,
-            "final_epochs": final_epochs,
-            "learning_rate": 2e-3,
-            "batch_size": 128,
-            "validation": 0,
-        },
-        {
-            "method": "share_weights",
-            "entries": 16,
-            "rate": rate,
-            "biases": True,
-            "indices": "bytes",
-            "epochs": tuning,
-            "learning_rate": 5e-4,
-            "batch_size": 128,
-            "validation": 0,
-        },
-        {"method": "strip_metadata"},
-        {"method": "pack"},
-    )
+COPIES = {"lenet-300-100": 4, "lenet5": 2}
+"""Distorted ones of each digit to train on."""
+LEARN: Step = {"batch_size": 128, "validation": 0}
+CONNECTED: Step = {
+    "method": "prune_channels",
+    "criterion": "paths",
+    "threshold": 1e-6,
+    "round_to": 1,
+    "max_sparsity": 0.99,
+}
+"""Takes out units that no path goes through any more."""
 
 
-NO_LOSS, SMALLEST = "no loss", "as small as at the best published error"
+def _pruned(sparsity: float, *, criterion: str, rounds: int, final_epochs: int) -> Step:
+    return {
+        "method": "prune_gradual",
+        "criterion": criterion,
+        "sparsity": sparsity,
+        "rounds": rounds,
+        "epochs": 1,
+        "final_epochs": final_epochs,
+        "learning_rate": 2e-3,
+        **LEARN,
+    }
+
+
+def _stored(*, epochs: int, rate: float = 0.002) -> tuple[Step, ...]:
+    shared = {
+        "method": "share_weights",
+        "entries": 16,
+        "rate": rate,
+        "biases": True,
+        "indices": "bytes",
+        "epochs": epochs,
+        "learning_rate": 1e-3,
+        **LEARN,
+    }
+    return shared, {"method": "strip_metadata"}, {"method": "pack"}
+
+
+NO_LOSS, SMALLEST = "no loss", "at the best published error"
 RECIPES: Sequence[Recipe] = (
     Recipe(
         network="lenet-300-100",
         aim=NO_LOSS,
-        steps=_steps(sparsity=0.975, rounds=5, final_epochs=8, rate=0.01, tuning=3),
+        steps=(
+            _pruned(0.95, criterion="magnitude", rounds=12, final_epochs=12),
+            *_stored(epochs=4),
+        ),
     ),
     Recipe(
         network="lenet-300-100",
         aim=SMALLEST,
-        steps=_steps(sparsity=0.985, rounds=5, final_epochs=8, rate=0.02, tuning=3),
+        steps=(
+            _pruned(0.977, criterion="lamp", rounds=6, final_epochs=14),
+            *_stored(epochs=5, rate=0.01),
+        ),
     ),
     Recipe(
         network="lenet5",
         aim=NO_LOSS,
-        steps=_steps(sparsity=0.985, rounds=4, final_epochs=4, rate=0.01, tuning=2),
+        steps=(_pruned(0.97, criterion="lamp", rounds=7, final_epochs=3), *_stored(epochs=1)),
     ),
     Recipe(
         network="lenet5",
         aim=SMALLEST,
-        steps=_steps(sparsity=0.995, rounds=4, final_epochs=4, rate=0.02, tuning=2),
+        steps=(
+            _pruned(0.993, criterion="lamp", rounds=6, final_epochs=4),
+            CONNECTED,
+            *_stored(epochs=1, rate=0.01),
+        ),
     ),
 )
 
