@@ -5,17 +5,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from compression.method import (
-    NO_MODELS,
-    Change,
-    Forecast,
-    Method,
-    Problem,
-    Role,
-    StepContext,
-    StepOutcome,
-)
+from compression.method import NO_MODELS, Change, Forecast, Role, StepContext, StepOutcome
 from compression.summary import DatasetSummary, LayerSummary, ModelSummary
+from compression.whitening import WhitenedMethod
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -23,7 +15,7 @@ if TYPE_CHECKING:
 _GOALS = ("ratio", "energy", "vbmf", "macs_ratio", "max_macs")
 
 
-class Factorize(Method):
+class Factorize(WhitenedMethod):
     """Replaces matrices and kernels by chains of smaller ones, where that saves multiplications and bytes.
 
     A matrix becomes two (SVD). A kernel becomes 1x1, smaller kernel, 1x1 (Tucker-2), one kernel along each axis
@@ -39,7 +31,6 @@ class Factorize(Method):
         "(arXiv:2403.07378); vbmf: Nakajima et al. 2013, JMLR 14, theorems 2 and 4"
     )
     version: ClassVar[int] = 2
-    uses: ClassVar[frozenset[Role]] = frozenset({Role.CALIBRATION})
     changes: ClassVar[tuple[Change, ...]] = ("values", "structure")
     op_types: ClassVar[frozenset[str] | None] = frozenset({"Conv", "Gemm", "MatMul"})
     example: ClassVar[Mapping[str, Any]] = {"method": "factorize", "ratio": 0.6}
@@ -74,16 +65,6 @@ class Factorize(Method):
         "which lose little give most",
     )
     max_macs: int | None = Field(None, ge=1, le=10**15, description="the same as a number, of one sample")
-    whiten: Literal["auto", "activations", "none"] = Field(
-        "auto",
-        description="`activations` keeps what layers give on calibration data, which the job must then name; `none` "
-        "keeps weights; `auto` is the first where there is calibration data",
-    )
-    correct_biases: bool = Field(
-        True,
-        description="with calibration data, biases take up what changes in the mean of a layer's outputs",
-    )
-    max_samples: int = Field(512, ge=1, le=100_000, description="calibration samples to look at, at most")
     round_to: int = Field(
         4, ge=1, le=64, description="ranks are multiples of this; kernels of runtimes like 4, 8 or 16"
     )
@@ -96,31 +77,14 @@ class Factorize(Method):
             raise ValueError(f"factorize takes exactly one of {', '.join(_GOALS)}; {found}")
         return self
 
-    def data_problems(self, data: Mapping[Role, DatasetSummary]) -> tuple[Problem, ...]:
-        problems = super().data_problems(data)
-        if self.whiten != "activations" or Role.CALIBRATION in data:
-            return problems
-        return (*problems, self._missing())
-
-    def _missing(self) -> Problem:
-        return Problem(
-            code="data_missing",
-            message="factorize needs calibration data for `whiten: activations` and the job names none",
-            where="data.calibration",
-            hint='give a dataset as "data": {"calibration": "dst_..."}, or take `whiten: none`, which needs none',
-        )
-
     def forecast(
         self,
         model: ModelSummary,
         data: Mapping[Role, DatasetSummary],
         models: Mapping[str, ModelSummary] = NO_MODELS,
     ) -> Forecast:
-        """Peak memory: one weight and one matrix of moments with their decompositions, besides the model."""
         told = super().forecast(model, data, models)
-        largest = max((8 * weight.elements for layer in model.layers for weight in layer.weights), default=0)
-        summed = 512 << 20 if Role.CALIBRATION in data and self.whiten != "none" else 0
-        peak = told.peak_memory_bytes + 6 * largest + min(summed, 64 * largest)
+        peak = told.peak_memory_bytes + self.fitting_bytes(model, data, copies=6)
         return told.model_copy(update={"peak_memory_bytes": peak})
 
     def after(self, layer: LayerSummary) -> LayerSummary:
@@ -140,16 +104,13 @@ class Factorize(Method):
             for weight in layer.weights[:1]
             if len(weight.shape) > 1 and weight.shape[0]
         )
-        samples = data[Role.CALIBRATION].samples if Role.CALIBRATION in data else 0
-        runs = min(samples, self.max_samples) * (0.005 + (model.macs or model.parameters) / 5e9)
-        return super().seconds(model, data) + 40 * work / 1e10 + (runs if self.whiten != "none" else 0.0)
+        return super().seconds(model, data) + 40 * work / 1e10 + self.looking_seconds(model, data)
 
     def apply(self, model: "ir.Model", context: StepContext) -> StepOutcome:
         from compression.graph import select
         from compression.lowrank.run import factorize
         from compression.lowrank.wish import Wish
 
-        if self.whiten == "activations" and Role.CALIBRATION not in context.data:
-            raise self._missing().as_error()
+        self.require_data(context)
         wish = Wish(**self.model_dump(exclude={"method", "layers"}))
         return factorize(model, select(model, self), wish, context)

@@ -5,24 +5,16 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from compression.method import (
-    NO_MODELS,
-    Change,
-    Forecast,
-    Method,
-    Problem,
-    Role,
-    StepContext,
-    StepOutcome,
-)
+from compression.method import NO_MODELS, Change, Forecast, Role, StepContext, StepOutcome
 from compression.summary import DatasetSummary, LayerSummary, ModelSummary
 from compression.weight_targets import OP_TYPES
+from compression.whitening import WhitenedMethod
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-class SparseCode(Method):
+class SparseCode(WhitenedMethod):
     """Stores blocks of weights as sums of few atoms of a dictionary that each layer learns (K-SVD, OMP).
 
     A block of `block` weights takes `nonzeros` numbers of atoms and as many gains of few bits. With calibration data
@@ -38,7 +30,6 @@ class SparseCode(Method):
         "K-SVD: Rubinstein, Zibulevsky and Elad 2008, Technion CS-2008-08; errors made up for: Frantar et al. 2023, "
         "GPTQ (arXiv:2210.17323), equation 3"
     )
-    uses: ClassVar[frozenset[Role]] = frozenset({Role.CALIBRATION})
     changes: ClassVar[tuple[Change, ...]] = ("values", "dtypes", "structure")
     op_types: ClassVar[frozenset[str] | None] = OP_TYPES
     example: ClassVar[Mapping[str, Any]] = {"method": "sparse_code", "error": 0.3, "codes": "bytes"}
@@ -73,30 +64,6 @@ class SparseCode(Method):
         description="`bits` packs codes tightly, for the smallest ONNX file; `bytes` gives each number a byte, which "
         "a following `pack` compresses better",
     )
-    whiten: Literal["auto", "activations", "none"] = Field(
-        "auto",
-        description="`activations` keeps what layers give on calibration data, which the job must then name; `none` "
-        "keeps weights; `auto` is the first where there is calibration data",
-    )
-    correct_biases: bool = Field(
-        True,
-        description="with calibration data, biases take up what changes in the mean of a layer's outputs",
-    )
-    max_samples: int = Field(512, ge=1, le=100_000, description="calibration samples to look at, at most")
-
-    def data_problems(self, data: Mapping[Role, DatasetSummary]) -> tuple[Problem, ...]:
-        problems = super().data_problems(data)
-        if self.whiten != "activations" or Role.CALIBRATION in data:
-            return problems
-        return (*problems, self._missing())
-
-    def _missing(self) -> Problem:
-        return Problem(
-            code="data_missing",
-            message="sparse_code needs calibration data for `whiten: activations` and the job names none",
-            where="data.calibration",
-            hint='give a dataset as "data": {"calibration": "dst_..."}, or take `whiten: none`, which needs none',
-        )
 
     def forecast(
         self,
@@ -104,11 +71,8 @@ class SparseCode(Method):
         data: Mapping[Role, DatasetSummary],
         models: Mapping[str, ModelSummary] = NO_MODELS,
     ) -> Forecast:
-        """Peak memory: one weight in float64 with its codes, and one matrix of moments, besides the model."""
         told = super().forecast(model, data, models)
-        largest = max((8 * weight.elements for layer in model.layers for weight in layer.weights), default=0)
-        summed = 512 << 20 if Role.CALIBRATION in data and self.whiten != "none" else 0
-        peak = told.peak_memory_bytes + 8 * largest + min(summed, 64 * largest)
+        peak = told.peak_memory_bytes + self.fitting_bytes(model, data, copies=8)
         return told.model_copy(update={"peak_memory_bytes": peak})
 
     def after(self, layer: LayerSummary) -> LayerSummary:
@@ -119,10 +83,8 @@ class SparseCode(Method):
     def seconds(self, model: ModelSummary, data: Mapping[Role, DatasetSummary]) -> float:
         layers = len([layer for layer in model.layers if self.after(layer) != layer])
         learning = layers * self.rounds * 0.02
-        samples = data[Role.CALIBRATION].samples if Role.CALIBRATION in data else 0
-        runs = min(samples, self.max_samples) * (0.005 + (model.macs or model.parameters) / 5e9)
         coding = model.parameters / 5e4
-        return super().seconds(model, data) + learning + coding + (runs if self.whiten != "none" else 0.0)
+        return super().seconds(model, data) + learning + coding + self.looking_seconds(model, data)
 
     def apply(self, model: "ir.Model", context: StepContext) -> StepOutcome:
         from compression.graph import select
@@ -130,8 +92,7 @@ class SparseCode(Method):
         from compression.sparse_coding.inputs import Inputs, look
         from compression.sparse_coding.run import sparse_code
 
-        if self.whiten == "activations" and Role.CALIBRATION not in context.data:
-            raise self._missing().as_error()
+        self.require_data(context)
         chosen = select(model, self)
         coding = Coding(
             atoms=self.atoms,
