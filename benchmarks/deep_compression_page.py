@@ -105,21 +105,20 @@ def _head() -> Iterator[str]:
 
 
 def _whole(rows: Mapping[str, Row]) -> Iterator[str]:
-    yield "| network | | bytes | times smaller | test error | from | minutes |"
-    yield "|---|---|---|---|---|---|---|"
+    yield "| network | | bytes | times smaller | test error | from |"
+    yield "|---|---|---|---|---|---|"
     for network, published in PUBLISHED.items():
         for recipe in RECIPES:
             row = rows.get(recipe.key)
             if recipe.network == network and row is not None:
                 yield (
                     f"| {network} | {recipe.aim} | {row.packed_bytes:,} of {row.original_bytes:,} | "
-                    f"**{row.ratio:.0f}x** | {_error(row.errors_after)} | {_error(row.errors_before)} | "
-                    f"{row.seconds / 60:.0f} |"
+                    f"**{row.ratio:.0f}x** | {_error(row.errors_after)} | {_error(row.errors_before)} |"
                 )
         for paper in published:
             yield (
                 f"| {network} | *{paper.source}* | | {paper.ratio:g}x | {paper.error:.2f} % | "
-                f"{paper.baseline:.2f} % | |"
+                f"{paper.baseline:.2f} % |"
             )
     yield ""
 
