@@ -132,16 +132,20 @@ class Supervision:
             self._kill(failures.disk_limit(self._limits.disk_bytes))
 
     def _check_family(self) -> None:
-        """The child and its descendants, in memory and number."""
+        """The child and its descendants, in number and memory.
+
+        Number comes first: forked processes share pages that count for each of them, so that too many of
+        them seem to have too much memory as well.
+        """
         if self._child.pid is None:
             return
         family = process_family(self._child.pid)
         resident = sum(resident_bytes(pid) for pid in family)
         self._peak_bytes = max(self._peak_bytes, resident)
-        if resident > self._limits.memory_bytes:
-            self._kill(failures.out_of_memory(self._limits.memory_bytes))
-        elif len(family) > self._limits.processes:
+        if len(family) > self._limits.processes:
             self._kill(failures.process_limit(self._limits.processes))
+        elif resident > self._limits.memory_bytes:
+            self._kill(failures.out_of_memory(self._limits.memory_bytes))
 
     def _read_output(self) -> None:
         chunk = os.read(self._child.output, _READ_BYTES)

@@ -149,14 +149,16 @@ def test_a_worker_that_lost_its_lease_keeps_nothing(place, model):
     worker = place.start_worker()
     job_id = place.submit(model, STEPS)
     first = place.wait_for(job_id, in_step(1))
-    worker.send_signal(signal.SIGSTOP)
     with place.database.transaction() as s:
+        s.connection()  # Takes the write lock: a worker stopped while it writes would keep it from us.
+        worker.send_signal(signal.SIGSTOP)
         jobs.lost(s, utcnow() + timedelta(seconds=60), place.settings)
         claimed = jobs.claim(s, job_id, worker="another", lease_s=600, max_attempts=3)
     assert isinstance(claimed, Job)
     worker.send_signal(signal.SIGCONT)
     deadline = time.monotonic() + 20
-    while "lost" not in place.logs() and time.monotonic() < deadline:
+    while '"reason": "lost"' not in (logs := place.logs()):
+        assert time.monotonic() < deadline, logs
         time.sleep(0.1)
     job = place.job(job_id)
     assert job.token == claimed.token != first.token
