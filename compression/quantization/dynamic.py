@@ -15,6 +15,7 @@ from compression.quantization.check import output_check
 from compression.quantization.placement import Placement
 from compression.quantization.regions import constant_of, refusal
 from compression.quantization.storage import Names, as_numpy, integer_attributes
+from compression.quantization.target import resolve_target
 from compression.quantization.telling import decided, fall_back
 from compression.quantization.weights import quantize_weight, require_finite
 
@@ -48,17 +49,18 @@ def quantize_dynamically(
         prepared = clean(upgrade_opset(model.clone(), _OPSET))
     except CompressionError as error:
         return fallback.outcome(f"integers were not tried: {error.message}", {})
+    target = resolve_target("cpu", context.device)
     search = Placement(
         original=model,
         prepared=prepared,
         layers=frozenset(reasons),
-        integers=DynamicIntegers(),
+        integers=DynamicIntegers(weight_bits=target.weight_bits),
         check=check,
         min_sqnr_db=min_sqnr_db,
         wide=fallback.judged.widened,
         seconds=max_seconds,
     )
-    details = {"inputs": check.probe.source}
+    details = {"inputs": check.probe.source, "target": target.name, "weight_bits": target.weight_bits}
     return decided(search.search(), fallback, reasons, details)
 
 
@@ -75,7 +77,10 @@ def why_not(layer: Layer) -> str | None:
 
 
 class DynamicIntegers:
-    """MatMulInteger behind DynamicQuantizeLinear, and DynamicQuantizeLSTM."""
+    """MatMulInteger behind DynamicQuantizeLinear, and DynamicQuantizeLSTM.
+
+    Their activations are uint8, so that weights have no more than the target's `weight_bits`.
+    """
 
     ladder: ClassVar[tuple[tuple[str, frozenset[str]], ...]] = (
         ("matrix products", frozenset({"MatMul", "Gemm"})),
@@ -83,13 +88,16 @@ class DynamicIntegers:
         ("everything", frozenset({"MatMul", "Gemm", "LSTM"})),
     )
 
+    def __init__(self, *, weight_bits: int) -> None:
+        self.weight_bits = weight_bits
+
     def reach(self, model: ir.Model, layers: Set[str], groups: Set[str]) -> tuple[frozenset[str], int]:
         found = _reached(model, layers, groups)
         return frozenset(layer.name for layer in found), len(found)
 
     def write(self, model: ir.Model, layers: Set[str], groups: Set[str]) -> Mapping[str, float]:
         found = _reached(model, layers, groups)
-        writer = _Writer(Names(model))
+        writer = _Writer(Names(model), self.weight_bits)
         if any(layer.node.op_type == "LSTM" for layer in found):
             model.opset_imports.setdefault(_MICROSOFT, 1)
         return {
@@ -121,8 +129,9 @@ def _lstm_refusal(node: ir.Node) -> str | None:
 
 
 class _Writer:
-    def __init__(self, names: Names) -> None:
+    def __init__(self, names: Names, weight_bits: int) -> None:
         self.names = names
+        self.weight_bits = weight_bits
         self.quantized: dict[ir.Value, tuple[ir.Value, ...]] = {}
 
     def product(self, node: ir.Node) -> float:
@@ -134,7 +143,7 @@ class _Writer:
         values = as_numpy(tensor)
         require_finite(weight.name or "", values)
         values = values.T if integer_attributes(node).get("transB", 0) else values
-        made = quantize_weight(np.ascontiguousarray(values), (1,))
+        made = quantize_weight(np.ascontiguousarray(values), (1,), bits=self.weight_bits)
         base = weight.name or "weight"
         integers = self._constant(graph, f"{base}_int8", made.integers)
         scale = self._constant(graph, f"{base}_scale", made.parameters.scale.reshape(-1))
@@ -164,7 +173,7 @@ class _Writer:
                 raise ValueError(f"{node.name} has no constant weight")
             weight = as_numpy(tensor)
             require_finite(value.name or "", weight)
-            made = quantize_weight(weight, (0, 1))
+            made = quantize_weight(weight, (0, 1), bits=self.weight_bits)
             worst = min(worst, made.sqnr_db)
             base, scale = value.name or "weight", made.parameters.scale[..., 0]
             inputs[index] = self._constant(

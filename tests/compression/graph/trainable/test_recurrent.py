@@ -99,10 +99,10 @@ def test_gradients_through_time(operator, fused):
 
 @pytest.mark.parametrize("direction", ["forward", "bidirectional"])
 def test_lstm_with_weights_of_8_bits(direction):
-    """One sample: onnxruntime rounds a batch in parts."""
+    """One sample: onnxruntime rounds a batch in parts; weights of 7 bits: others saturate on some processors."""
     ways = 2 if direction == "bidirectional" else 1
     rows, rng = 4 * HIDDEN, np.random.default_rng(0)
-    weights = [rng.integers(-100, 100, (ways, width, rows)).astype(np.int8) for width in (INPUTS, HIDDEN)]
+    weights = [rng.integers(-64, 64, (ways, width, rows)).astype(np.int8) for width in (INPUTS, HIDDEN)]
     scales = [np.full(ways, 0.01, np.float32), np.zeros(ways, np.int8)] * 2
     inputs = [random(STEPS, 1, INPUTS), *weights, random(ways, 2 * rows), None]
     inputs += [random(ways, 1, HIDDEN), random(ways, 1, HIDDEN, seed=1), None, *scales]
