@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -21,6 +22,7 @@ from api.errors import (
     problem,
     status_of,
 )
+from api.requests import JobRequest
 from compression.method import Problem as Finding
 from compression.registry import METHODS
 
@@ -115,17 +117,33 @@ def _finding(error: Any) -> Finding:
         place = place[1:]
     steps = place[:1] == ["steps"] and len(place) > 2 and place[2] in METHODS
     where = ".".join(str(part) for index, part in enumerate(place) if not (steps and index == 2))
+    hint = _hint(error, METHODS[place[2]] if steps else JobRequest)
+    return Finding(code=error["type"], message=_message(error), where=where or None, hint=hint)
+
+
+def _message(error: Any) -> str:
+    """Pydantic's words as those of JSON; of a misspelt method only its name, for the hint has the right ones."""
+    if error["type"] == "union_tag_invalid":
+        return f"there is no method {error['ctx']['tag']!r}"
     message = str(error["msg"]).removeprefix("Value error, ")
     for python, json in _JSON_WORDS.items():
         message = message.replace(python, json)
-    return Finding(code=error["type"], message=message, where=where or None, hint=_hint(error))
+    return message
 
 
-def _hint(error: Any) -> str | None:
+def _hint(error: Any, document: type[BaseModel]) -> str | None:
+    """What was meant, where that can be guessed; `document` has the fields of the place in question."""
     if error["type"] == "union_tag_invalid":
-        near = difflib.get_close_matches(str(error["ctx"]["tag"]), METHODS, n=3, cutoff=0.6)
-        return f"did you mean {', '.join(near)}?" if near else "GET /v1/methods lists the methods"
+        return _near(error["ctx"]["tag"], METHODS) or "GET /v1/methods lists the methods"
+    if error["type"] == "extra_forbidden" and error["loc"][0] == "body" and len(error["loc"]) in (2, 5):
+        fields = [name for name in document.model_fields if name != "method"]
+        return _near(error["loc"][-1], fields) or f"fields here: {', '.join(fields)}"
     return None
+
+
+def _near(word: object, known: Iterable[str]) -> str | None:
+    near = difflib.get_close_matches(str(word), list(known), n=3, cutoff=0.6)
+    return f"did you mean {', '.join(near)}?" if near else None
 
 
 def _sentence(finding: Finding) -> str:

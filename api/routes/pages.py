@@ -49,6 +49,11 @@ async def compare(job: str = "") -> HTMLResponse:
     return _page("compare.html")
 
 
+@routes.get("/methods", include_in_schema=False)
+async def methods() -> HTMLResponse:
+    return _page("methods.html")
+
+
 @routes.get("/docs", include_in_schema=False)
 async def docs() -> HTMLResponse:
     return _page("docs.html", DOCS_POLICY)

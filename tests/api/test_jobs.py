@@ -158,7 +158,16 @@ def test_invalid_requests_name_the_place(client, model, subtests):
 def test_a_misspelt_method_is_told_the_nearest_and_nothing_else(submit):
     problem = submit(steps=[{"method": "prune_magnitud"}]).json()
     assert [error["where"] for error in problem["errors"]] == ["steps.0"]
+    assert problem["errors"][0]["message"] == "there is no method 'prune_magnitud'"
     assert problem["errors"][0]["hint"] == "did you mean prune_magnitude?"
+
+
+def test_a_field_that_is_not_there_is_told_those_that_are(submit):
+    step = {"method": "prune_magnitude", "sparsty": 0.5, "include": ["*"]}
+    hints = {error["where"]: error["hint"] for error in submit(steps=[step], modelid="x").json()["errors"]}
+    assert hints["steps.0.sparsty"] == "did you mean sparsity?"
+    assert hints["steps.0.include"].startswith("fields here: layers, sparsity, ")
+    assert hints["modelid"] == "did you mean model_id?"
 
 
 BODIES_THAT_ARE_NO_REQUESTS = [

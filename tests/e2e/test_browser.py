@@ -90,7 +90,7 @@ def finished(client: httpx.Client, job_id: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/jobs", "/jobs/{done}", "/jobs/{failed}", "/compare?job={done}", "/docs"]
+    "path", ["/", "/jobs", "/jobs/{done}", "/jobs/{failed}", "/compare?job={done}", "/methods", "/docs"]
 )
 def test_every_page_fits_in_light_and_dark_and_nothing_on_it_fails(served, browser, done, failed, path):
     with browser.page(served.url + path.format(done=done["id"], failed=failed["id"])) as page:
@@ -134,6 +134,18 @@ def test_the_job_page_shows_figures_files_and_notes(served, browser, done):
         for _, address in links:
             assert httpx.get(address, trust_env=False).status_code == 200
         assert page.value("document.querySelectorAll('progress').length") == 0
+
+
+def test_the_page_of_methods_shows_each_with_its_fields(served, browser, client):
+    with browser.page(f"{served.url}/methods#prune_magnitude") as page:
+        page.until(LOADED)
+        for method in client.get("/v1/methods").json()["items"]:
+            section = f"document.getElementById({json.dumps(method['name'])})"
+            page.value(f"{section}.querySelector('details').open = true")
+            shown = page.value(f"{section}.innerText")
+            own = set(method["parameters"]["properties"]) - {"method", "layers"}
+            assert method["title"] in shown
+            assert own <= set(shown.split())
 
 
 def test_a_failed_job_shows_its_problem_and_offers_another_try(served, browser, failed):

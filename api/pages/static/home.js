@@ -5,9 +5,6 @@ import { jobTable } from "/static/joblist.js";
 const recent = document.getElementById("recent");
 
 get("/healthz").then((health) => (document.getElementById("service").textContent = `Modelpress ${health.version} ·`));
-get("/v1/methods").then((methods) => {
-  document.getElementById("methods").textContent = `What a step can be: ${methods.items.map((method) => method.name).join(", ")}.`;
-});
 
 start(async () => {
   const { items } = await get("/v1/jobs?limit=5");
