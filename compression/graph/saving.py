@@ -101,7 +101,8 @@ def _write_single(model: ir.Model, file: BinaryIO) -> None:
 
 
 def _drop_inferred(model: ir.Model, proto: onnx.ModelProto) -> None:
-    """Takes out types and shapes that only this service has worked out: they would make the file larger."""
+    """Takes out types and shapes that only this service has worked out, and those of stored tensors, which say so
+    themselves: they would make the file larger."""
     names = {
         value.name
         for graph in model.graphs()
@@ -111,7 +112,8 @@ def _drop_inferred(model: ir.Model, proto: onnx.ModelProto) -> None:
     }
     for graph in walking.graphs_of(proto.graph):
         if isinstance(graph, onnx.GraphProto):
-            kept = [item for item in graph.value_info if item.name not in names]
+            told = names | {tensor.name for tensor in graph.initializer}
+            kept = [item for item in graph.value_info if item.name not in told]
             del graph.value_info[:]
             graph.value_info.extend(kept)
 

@@ -57,3 +57,15 @@ def test_a_replaced_weight_is_written(tmp_path):
     stored = {tensor.name: tensor for tensor in onnx.load(saved).graph.initializer}
     assert not onnx.numpy_helper.to_array(stored["conv2.w"]).any()
     assert answers(saved, {"image": images(1)})["logits"].shape == (1, 10)
+
+
+def test_stored_tensors_say_their_types_once(tmp_path):
+    path = write(tmp_path / "m.onnx", TEXT, w=random(64, 64), small=random(4))
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        model.graph.value_info.append(onnx.helper.make_tensor_value_info(tensor.name, 1, tensor.dims))
+    onnx.save(model, path)
+    (saved,) = save(load(path), tmp_path / "out.onnx")
+    graph = onnx.load(saved).graph
+    assert {tensor.name for tensor in graph.initializer} == {"w", "small"}
+    assert not graph.value_info
