@@ -18,6 +18,7 @@ from compression.coding.codec import Units
 from compression.runtime import device_description
 
 DIGITS = 10_000
+_INDICES = "_indices"
 FLOAT_BYTES = 4
 
 
@@ -61,27 +62,30 @@ class Row(BaseModel):
 
 
 def layers_of(model: Path, packed: Path) -> tuple[LayerRow, ...]:
-    """From a model whose weights are indices of bytes, entry 0 being zero, in the order of its layers."""
+    """From a model whose weights are floats, or indices of bytes of which entry 0 is zero, in the order of its
+    layers."""
     stored = {tensor.name: tensor.stored_bytes for tensor in inspect(packed).tensors}
     graph = onnx.load(model).graph
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     return tuple(
-        _layer(name.removesuffix("_indices"), tensors, stored)
+        _layer(name.removesuffix(_INDICES), tensors, stored)
         for name in sorted(tensors)
-        if name.endswith("_indices") and tensors[name].ndim > 1
+        if tensors[name].ndim > 1
     )
 
 
 def _layer(name: str, tensors: Mapping[str, np.ndarray], stored: Mapping[str, int]) -> LayerRow:
-    indices, values = tensors[f"{name}_indices"], tensors[f"{name}_codebook"]
-    mask = (indices != 0).astype(np.uint8)
+    book = tensors.get(f"{name}_codebook")
+    weights = tensors[name if book is None else name + _INDICES]
+    mask = (weights != 0).astype(np.uint8)
     places, _ = encode_chunk(Units(mask.reshape(-1), mask[0].size))
+    parts = {name: 0} if book is None else {name + _INDICES: 0, f"{name}_codebook": book.nbytes}
     return LayerRow(
         name=name,
-        weights=indices.size,
+        weights=weights.size,
         kept=int(mask.sum()),
-        values=values.size,
-        stored_bytes=stored[f"{name}_indices"] + stored.get(f"{name}_codebook", values.nbytes),
+        values=len(np.unique(weights[weights != 0])),
+        stored_bytes=sum(stored.get(part, size) for part, size in parts.items()),
         places_bytes=len(places),
     )
 
