@@ -96,6 +96,7 @@ class QuantizeAwareTraining(NarrowingMethod, TrainingMethod):
             max_samples=self.max_samples,
             target=self.target,
             activations=self.activations,
+            weights="auto",
             placement=self.placement,
             min_output_sqnr_db=self.min_output_sqnr_db,
             min_sqnr_db=_KEPT_FLOAT_DB,

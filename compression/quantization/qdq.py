@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -52,7 +53,9 @@ def insert(
     Raises:
         NotApplicable: a weight holds NaN or infinity.
     """
-    writer = QdqWriter(model, Names(model), integer_biases=target.integer_biases, means=means)
+    writer = QdqWriter(
+        model, Names(model), integer_biases=target.integer_biases, weights=target.weights, means=means
+    )
     parameters = activation_parameters(region, ranges, target)
     given = {name: parameters_of(region, parameters, node) for name, node in region.kernels.items()}
     sqnr = {
@@ -94,12 +97,19 @@ class QdqWriter:
     """Writes QuantizeLinear and DequantizeLinear into a graph."""
 
     def __init__(
-        self, model: ir.Model, names: Names, *, integer_biases: bool, means: Means | None = None
+        self,
+        model: ir.Model,
+        names: Names,
+        *,
+        integer_biases: bool,
+        weights: type[np.integer[Any]] = np.int8,
+        means: Means | None = None,
     ) -> None:
         self.graph = model.graph
         self.means = means or {}
         self.names = names
         self.integer_biases = integer_biases
+        self.unsigned = weights is np.uint8
         self.constants: dict[tuple[str, bytes], ir.Value] = {}
 
     def activations(self, region: Region, parameters: Mapping[ir.Value, Affine]) -> None:
@@ -125,7 +135,8 @@ class QdqWriter:
         if settle is not None:
             settle.follow(weight - dequantize(made.integers, made.parameters))
         used = made.parameters.scale.reshape(-1)
-        node.replace_input_with(1, self._dequantized(value.name or layer, made.integers, used, axis))
+        stored = (made.integers ^ np.int8(-128)).view(np.uint8) if self.unsigned else made.integers
+        node.replace_input_with(1, self._dequantized(value.name or layer, stored, used, axis))
         self._integer_bias(layer, node, used, given)
         self._drop(value)
         return made.sqnr_db
@@ -197,7 +208,8 @@ class QdqWriter:
     def _dequantized(self, name: str, integers: Array, scale: Array, axis: int) -> ir.Value:
         stored = self._constant(f"{name}_{integers.dtype.name}", integers)
         factor = self._constant(f"{name}_scale", np.asarray(scale, np.float32))
-        zero = self._constant(f"{name}_zero_point", np.zeros(scale.shape, integers.dtype))
+        middle = 128 if integers.dtype == np.uint8 else 0
+        zero = self._constant(f"{name}_zero_point", np.full(scale.shape, middle, integers.dtype))
         node = self._node(
             "DequantizeLinear", [stored, factor, zero], self.names(f"{name}_restored"), axis=axis
         )

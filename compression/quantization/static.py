@@ -30,7 +30,7 @@ from compression.quantization.recovery.means import Means, input_means
 from compression.quantization.recovery.recovering import MEAN_SAMPLES, RecoveryOptions, recover
 from compression.quantization.recovery.shifting import cannot_shift
 from compression.quantization.regions import ALL_GROUPS, Region, constant_of, find_region, refusal
-from compression.quantization.target import Activations, Target, TargetName, resolve_target
+from compression.quantization.target import Activations, Target, TargetName, Weights, resolve_target
 from compression.quantization.telling import Fallback, Reasons, decided, fall_back
 
 AUDITED = 64
@@ -47,6 +47,7 @@ class StaticOptions:
     max_samples: int
     target: TargetName
     activations: Activations
+    weights: Weights
     placement: Literal["auto", "all"]
     min_output_sqnr_db: float
     min_sqnr_db: float
@@ -147,7 +148,7 @@ def prepare(
         return fallback.outcome(f"integers were not tried: {error.message}", {})
     means = _means(prepared, names, options, context) if options.correct_biases else {}
     fallback = fall_back(model, names, check, min_sqnr_db=options.min_sqnr_db, means=means)
-    target = resolve_target(options.target, context.device, options.activations)
+    target = resolve_target(options.target, context.device, options.activations, options.weights)
     if not target.here and not target.groups:
         return fallback.outcome(target.reason, {"target": target.name})
     learned = learn_ranges(

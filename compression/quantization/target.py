@@ -1,6 +1,7 @@
 """Targets: what the processors and runtimes that a result may run on want of its integers."""
 
 import platform
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from compression.method import Device
 from compression.quantization.regions import ALL_GROUPS
 
 Activations = Literal["auto", "uint8", "int8"]
+Weights = Literal["auto", "uint8", "int8"]
 TargetName = Literal["cpu", "cpu-vnni", "cpu-avx2", "cpu-arm", "cuda", "tensorrt"]
 
 
@@ -24,6 +26,8 @@ class Target:
     activations: type[np.integer[Any]]
     groups: frozenset[str]
     """Operators that compute in integers where nothing can be timed: those that are known to gain there."""
+    weights: type[np.integer[Any]] = np.int8
+    """Unsigned ones have their zero point at 128."""
     weight_bits: int = 8
     """7 where two products of bytes are added up in 16 bits, which must not overflow."""
     centred: bool = False
@@ -43,7 +47,7 @@ _TARGETS: tuple[Target, ...] = (
     ),
     Target(
         name="cpu-avx2",
-        reason="without VNNI, VPMADDUBSW adds two products into 16 bits and saturates, unless weights have 7 bits",
+        reason="without VNNI, VPMADDUBSW adds two products into 16 bits and saturates, unless signed weights have 7 bits",
         activations=np.uint8,
         weight_bits=7,
         groups=frozenset({"conv", "matmul"}),
@@ -70,24 +74,23 @@ _TARGETS: tuple[Target, ...] = (
     ),
 )
 TARGETS = {target.name: target for target in _TARGETS}
+_TYPES: Mapping[str, type[np.integer[Any]]] = {"uint8": np.uint8, "int8": np.int8}
 
 
-def resolve_target(wanted: TargetName, device: Device, activations: Activations = "auto") -> Target:
+def resolve_target(
+    wanted: TargetName, device: Device, activations: Activations = "auto", weights: Weights = "auto"
+) -> Target:
     """The target by its name; `cpu` is whatever the job runs on, be it a GPU.
 
-    `activations` other than `auto` go before the target's own; signed ones need no 7 bits.
+    `activations` and `weights` other than `auto` go before the target's own. Signed activations need 7 bits as
+    unsigned ones do, since onnxruntime adds 128 to them on x86; unsigned weights do not: their products are added up in
+    32 bits.
     """
     present = "cuda" if device == "cuda" else _processor()
     found = replace(TARGETS[present], here=True) if wanted in ("cpu", present) else TARGETS[wanted]
-    if activations == "auto":
-        return found
-    signed = activations == "int8"
-    return replace(
-        found,
-        activations=np.int8 if signed else np.uint8,
-        weight_bits=8 if signed else found.weight_bits,
-        reason=f"{activations} was asked for",
-    )
+    if activations != "auto":
+        found = replace(found, activations=_TYPES[activations], reason=f"{activations} was asked for")
+    return replace(found, weights=np.uint8, weight_bits=8) if weights == "uint8" else found
 
 
 def _processor() -> TargetName:

@@ -126,7 +126,7 @@ class LearnedRounding:
         bias = (
             _array(node, 2) if len(node.inputs) > 2 and node.inputs[2] else np.zeros(scale.size, np.float32)
         )
-        levels = int(np.abs(_array(restore, 0)).max())
+        levels = int(np.abs(_array(restore, 0).astype(int) - _array(restore, 2)[0]).max())
         return Problem(
             weight=np.ascontiguousarray(weight, np.float32),
             scale=np.ascontiguousarray(scale, np.float32),

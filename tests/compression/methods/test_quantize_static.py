@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from compression import runtime
 from compression.errors import DataMissing, NotApplicable
 from compression.graph import inspect_model, layers
 from compression.methods.quantize_static import QuantizeStatic
@@ -96,6 +97,37 @@ def test_a_relu_belongs_to_its_convolution(tmp_path):
     zero = next(node for node in graph.node if relu.output[0] in node.input).input[2]
     value = next(numpy_helper.to_array(item) for item in graph.initializer if item.name == zero)
     assert int(value) == 0
+
+
+@pytest.mark.parametrize("weights", ["int8", "uint8"])
+@pytest.mark.parametrize("activations", ["uint8", "int8"])
+def test_the_largest_products_come_out_as_written_on_this_processor(weights, activations, tmp_path):
+    model = graphs.plain()
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full((64, 64), 0.2, np.float32), "w"))
+    chosen = {"placement": "all", "weights": weights, "activations": activations}
+    _, path = run(model, tmp_path, ranges="minmax", **chosen)
+    given = {"x": np.full((1, 64), 4.0, np.float32)}
+    exact, here = (
+        runtime.run(runtime.open_session(path, device="cpu", threads=1, optimize=optimize), given)["y"]
+        for optimize in (False, True)
+    )
+    # Products that saturate in 16 bits would be about half of what they are.
+    np.testing.assert_allclose(here, exact, rtol=1e-4)
+
+
+def test_unsigned_weights_are_the_signed_ones_moved_by_128(tmp_path):
+    stored = []
+    for weights in ("int8", "uint8"):
+        (tmp_path / weights).mkdir()
+        fields = {"placement": "all", "target": "cpu-vnni", "weights": weights}
+        _, path = run(graphs.convolutions(), tmp_path / weights, **fields)
+        graph = onnx.load(path).graph
+        values = {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+        restore = {node.output[0]: node for node in graph.node if node.op_type == "DequantizeLinear"}
+        node = restore[next(node for node in graph.node if node.op_type == "Conv").input[1]]
+        assert values[node.input[0]].dtype == values[node.input[2]].dtype == weights
+        stored.append(values[node.input[0]].astype(int) - values[node.input[2]][0])
+    np.testing.assert_array_equal(*stored)
 
 
 def test_bias_is_int32_in_steps_of_input_times_weight(tmp_path):

@@ -81,5 +81,11 @@ def test_cpu_is_the_one_at_hand(vnni, monkeypatch):
 
 
 def test_activations_that_were_asked_for_come_first():
-    assert resolve_target("cpu-avx2", "cpu", "int8").weight_bits == 8
+    assert resolve_target("cpu-avx2", "cpu", "int8").activations is np.int8
     assert resolve_target("cpu-arm", "cpu", "uint8").activations is np.uint8
+
+
+def test_only_unsigned_weights_keep_eight_bits_where_products_are_added_in_sixteen():
+    assert resolve_target("cpu-avx2", "cpu", "int8").weight_bits == 7
+    assert resolve_target("cpu-avx2", "cpu", weights="int8").weight_bits == 7
+    assert resolve_target("cpu-avx2", "cpu", weights="uint8").weight_bits == 8
