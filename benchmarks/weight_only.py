@@ -2,7 +2,8 @@
 
 python -m benchmarks.weight_only FOLDER
 
-The folder keeps the wheel's files and the exported model. onnxsim is measured where it is installed.
+The folder keeps the wheel's files and the exported model. onnxsim is measured where it is found, such as in a folder of
+its own that PYTHONPATH names: `pip install --no-deps --target ONNXSIM onnxsim`.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +26,7 @@ from onnxruntime.quantization import matmul_nbits_quantizer as rival
 from benchmarks.minilm import WordPiece, calibration_ids, export, fetch, held_out_ids
 from compression import runtime
 from compression.data import open_dataset
-from compression.graph import load, save
+from compression.graph import load, save, upgrade_opset
 from compression.method import Role, StepContext
 from compression.methods.quantize_weights import QuantizeWeights
 from compression.quantization.affine import energy, ratio_db
@@ -32,6 +34,10 @@ from compression.quantization.affine import energy, ratio_db
 PAGE = Path(__file__).with_suffix(".md")
 BLOCK, SAMPLES, LENGTH, HELD_OUT = 32, 512, 64, 300
 ZERO_POINTS = 4 / BLOCK
+SQUARE = 1 << 20
+"""Weights of a matrix of 1024 x 1024."""
+ONNXSIM_OPSET = 21
+"""Below it onnxsim leaves every product as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +53,8 @@ class Measured:
     name: str
     bits: float
     seconds: float
+    phases: Mapping[str, float]
+    """Seconds of this service by the first word of what it reports: gathering, rounding, comparing."""
     size_bytes: int
     error: float
     """||X (W - Q)|| / ||X W|| over all products, on held-out rows X of the original."""
@@ -109,7 +117,13 @@ class Bench:
             bench.moments[name] = whole.T @ whole
         return bench
 
+    @property
+    def weights(self) -> int:
+        return sum(weight.size for _, weight in self.products.values())
+
     answers: list[dict[str, np.ndarray]]
+    reports: list[tuple[float, str]]
+    """When the service told what it was doing, and the first word of it."""
     moments: dict[str, np.ndarray]
 
     def entries(self) -> Iterator[Entry]:
@@ -126,11 +140,12 @@ class Bench:
             bits=scale,
             make=lambda: self._rival(default(block_size=BLOCK, is_symmetric=True, bits=4)),
         )
-        yield Entry(
-            name="onnxruntime, HQQ (float zero points)",
-            bits=scale + 32 / BLOCK,
-            make=lambda: self._rival(rival.HQQWeightOnlyQuantConfig(block_size=BLOCK, bits=4)),
-        )
+        for block in (BLOCK, 2 * BLOCK):
+            yield Entry(
+                name=f"onnxruntime, HQQ in blocks of {block}",
+                bits=4 + 64 / block,
+                make=lambda b=block: self._rival(rival.HQQWeightOnlyQuantConfig(block_size=b, bits=4)),
+            )
         for algorithm in ("rtn", "hqq", "awq", "gptq"):
             yield Entry(
                 name=f"this service, {algorithm}",
@@ -146,6 +161,7 @@ class Bench:
         yield from _onnxsim(self)
 
     def measure(self, entry: Entry) -> Measured:
+        self.reports = []
         begin = time.perf_counter()
         made = entry.make()
         seconds = time.perf_counter() - begin
@@ -167,6 +183,7 @@ class Bench:
             name=entry.name,
             bits=entry.bits,
             seconds=seconds,
+            phases=_phases(self.reports),
             size_bytes=len(made.SerializeToString()),
             error=self._total(layers),
             layers={name: float(np.sqrt(noise / signal)) for name, (noise, signal) in layers.items()},
@@ -210,7 +227,7 @@ class Bench:
                 device="cpu",
                 threads=2,
                 seed=0,
-                report=lambda *_: None,
+                report=lambda _, words: self.reports.append((time.perf_counter(), words.split()[0])),
             )
             step = QuantizeWeights(
                 bits=4,
@@ -232,18 +249,31 @@ def _onnxsim(bench: Bench) -> Iterator[Entry]:
     except ImportError:
         return
 
+    with tempfile.TemporaryDirectory() as folder:
+        path = save(upgrade_opset(load(bench.path), ONNXSIM_OPSET), Path(folder) / "upgraded.onnx")[0]
+        upgraded = onnx.load(path)
+
     def nearest() -> onnx.ModelProto:
-        return onnxsim.quantize_weight_only_int4(onnx.load(bench.path))
+        return _without_unread(onnxsim.quantize_weight_only_int4(upgraded))
 
     def gptq() -> onnx.ModelProto:
         feeds = [
             {name: array[start : start + 8] for name, array in bench.calibration.items()}
             for start in range(0, SAMPLES, 8)
         ]
-        return onnxsim.apply_gptq(onnx.load(bench.path), nearest(), calibration_data=feeds)
+        return onnxsim.apply_gptq(upgraded, nearest(), calibration_data=feeds)
 
     yield Entry(name="onnxsim, RTN", bits=4 + 32 / BLOCK, make=nearest)
     yield Entry(name="onnxsim, GPTQ", bits=4 + 32 / BLOCK, make=gptq)
+
+
+def _without_unread(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without the floats that onnxsim leaves beside what it made of them."""
+    read = {name for node in model.graph.node for name in node.input}
+    kept = [item for item in model.graph.initializer if item.name in read]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    return model
 
 
 def effective_weight(made: onnx.ModelProto, given: str, output: str, width: int) -> np.ndarray:
@@ -287,6 +317,14 @@ def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     )
 
 
+def _phases(reports: Sequence[tuple[float, str]]) -> dict[str, float]:
+    """From each report to the next."""
+    spent: dict[str, float] = {}
+    for (begin, word), (end, _) in pairwise(reports):
+        spent[word] = spent.get(word, 0.0) + end - begin
+    return spent
+
+
 def _speed(
     before: onnxruntime.InferenceSession,
     after: onnxruntime.InferenceSession,
@@ -321,8 +359,10 @@ def _page(bench: Bench, measured: Sequence[Measured]) -> Iterator[str]:
     yield f"{len(bench.products)} products, 4 bits in blocks of {BLOCK}. Calibration: {SAMPLES} x {LENGTH} tokens of"
     yield f"Python's language reference. Judged on {HELD_OUT} sentences out of the docstrings of numpy and the standard"
     yield "library, which are not among them.\n"
-    yield "| by | bits per weight | output error | hidden SQNR | mean cosine | least cosine | file | seconds | speed |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    columns = ("by", "bits per weight", "output error", "hidden SQNR", "mean cosine", "least cosine", "file")
+    columns = (*columns, "seconds", "rounding", "speed")
+    yield "| " + " | ".join(columns) + " |"
+    yield "|---" * len(columns) + "|"
     for item in measured:
         cells = [
             *(
@@ -336,15 +376,20 @@ def _page(bench: Bench, measured: Sequence[Measured]) -> Iterator[str]:
                 f"{item.least_cosine:.4f}",
                 f"{item.size_bytes / 1e6:.1f} MB",
                 f"{item.seconds:.1f}",
+                f"{item.phases['rounding'] * SQUARE / bench.weights:.2f}" if item.phases else "",
                 f"{item.speed:.2f}x",
             ),
         ]
         yield "| " + " | ".join(cells) + " |"
     yield "\nOutput error: root mean square over products of ||X (W - Q)|| / ||X W||, X being the original's inputs on"
     yield "held-out sentences. Cosine: of the sentence embeddings with the original's. Speed: median of paired"
-    yield "inferences of one sentence, against float32. Seconds include gathering the calibration data's inputs, which"
-    yield "onnxruntime's two do without. This service's lines are forced into MatMulNBits here, which `auto` takes"
-    yield "only where it is not slower.\n"
+    yield "inferences of one sentence, against float32. Seconds include reading and writing, comparing outputs, and"
+    yield "gathering the calibration data's inputs for gptq and awq; rounding is the seconds of that alone, for each"
+    times = bench.weights / SQUARE
+    yield f"2^20 weights, as many as a matrix of 1024 x 1024 has ({times:.1f} of these). This service's lines"
+    yield "are forced into MatMulNBits, which `auto` takes only where it is not slower."
+    yield "onnxruntime's HQQ stores zero points as floats; in blocks of 64 it comes to about as many bits as the others"
+    yield f"in blocks of 32. onnxsim quantizes from operator set {ONNXSIM_OPSET} on, to which its model was raised.\n"
     yield from _verdict(measured)
 
 
@@ -353,10 +398,9 @@ def _verdict(measured: Sequence[Measured]) -> Iterator[str]:
     if not {"this service, gptq", "this service, rtn"} <= by_name.keys():
         return
     own, nearest = by_name["this service, gptq"], by_name["this service, rtn"]
-    for name in ("onnxruntime, RTN (default)", "onnxruntime, HQQ (float zero points)", "onnxsim, GPTQ"):
-        if name in by_name and not by_name[name].error:
-            yield f"- {name} left every product of this model in floats."
-        elif name in by_name:
+    peers = ("onnxruntime, RTN (default)", f"onnxruntime, HQQ in blocks of {BLOCK}")
+    for name in (*peers, f"onnxruntime, HQQ in blocks of {2 * BLOCK}", "onnxsim, GPTQ"):
+        if name in by_name:
             yield f"- gptq against {name}: {1 - own.error / by_name[name].error:.0%} less output error."
     worse = [name for name, error in own.layers.items() if error > nearest.layers[name]]
     yield "- Products on which gptq is worse than rounding to the nearest on held-out rows:"

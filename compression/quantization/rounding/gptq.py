@@ -9,6 +9,7 @@ any order keeps blocks whole. Two further steps bring the outputs nearer: sweeps
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg.lapack import dtrtri  # type: ignore[import-untyped]
 
 from compression.quantization.rounding.blocks import Doubles, Floats, Grid, Rounded, Scheme, spread
 from compression.quantization.rounding.grids import searched_grid
@@ -67,8 +68,8 @@ def upper_factor(hessian: Doubles) -> Doubles:
     With J the exchange matrix and J H J = L L^T, H = M M^T for the upper triangular M = J L J, and U = M^-1.
     """
     lower = np.linalg.cholesky(hessian[::-1, ::-1])
-    upper = np.triu(np.linalg.inv(lower)[::-1, ::-1])
-    return np.ascontiguousarray(upper)
+    inverse, _ = dtrtri(lower, lower=1)
+    return np.ascontiguousarray(np.triu(inverse[::-1, ::-1]))
 
 
 def _damped(moments: Doubles, damping: float) -> Doubles:
