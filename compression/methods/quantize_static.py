@@ -23,7 +23,7 @@ class QuantizeStatic(NarrowingMethod):
     slower on this device, nothing but the weights' storage changes, and the report says so.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     title: ClassVar[str] = "Compute in 8-bit integers with calibrated ranges, where it pays"
     source: ClassVar[str] = (
         "Jacob et al. 2018, Quantization and training of neural networks for efficient "
@@ -37,13 +37,16 @@ class QuantizeStatic(NarrowingMethod):
     example: ClassVar[Mapping[str, Any]] = {"method": "quantize_static", "ranges": "percentile"}
 
     method: Literal["quantize_static"] = "quantize_static"
-    ranges: Literal["minmax", "moving_average", "percentile", "entropy", "mse", "grid_search"] = Field(
+    ranges: Literal[
+        "minmax", "moving_average", "percentile", "entropy", "mse", "grid_search", "output_search"
+    ] = Field(
         "minmax",
         description="how a tensor's range is learned: `minmax` all values; `moving_average` the mean of single "
         "samples' extremes, from the hundredth sample on exponential; `percentile` all but the rarest; `entropy` "
         "least Kullback-Leibler divergence; `mse` least squared error for the integer type; `grid_search` "
         "whichever of these and of shrunk ranges, for all tensors or for each by itself, keeps the outputs best on "
-        "samples that it was not learned from, within half of `max_seconds`",
+        "samples that it was not learned from; `output_search` for one tensor after the other whichever brings the "
+        "outputs nearest, all others given; both within half of `max_seconds`",
     )
     percentile: float = Field(
         99.99,
@@ -121,7 +124,7 @@ class QuantizeStatic(NarrowingMethod):
         search = self.max_seconds / 2 if self.placement == "auto" else 2.0
         search += self.max_seconds / 2 if self.rounding == "learned" else 0.0
         search += self.max_seconds / 8 if self.correct_biases else 0.0
-        search += self.max_seconds / 3 if self.ranges == "grid_search" else 0.0
+        search += self.max_seconds / 3 if self.ranges in ("grid_search", "output_search") else 0.0
         return super().seconds(model, data) + min(samples, self.max_samples) * per_sample + search
 
     def apply(self, model: "ir.Model", context: StepContext) -> StepOutcome:

@@ -11,7 +11,9 @@ from compression.graph import interface
 from compression.method import Role, StepContext
 from compression.quantization.affine import Range
 from compression.quantization.calibration import FEWEST, Calibration, calibrate, sampling_error
+from compression.quantization.fed import Fed
 from compression.quantization.grid import search_grid
+from compression.quantization.output_search import search_outputs
 from compression.quantization.probe import Feeds
 from compression.quantization.ranges.error import Integers
 from compression.quantization.ranges.rules import Ranges, Rule
@@ -24,12 +26,15 @@ if TYPE_CHECKING:
 HELD_OUT = 8
 _TAIL = 16384
 """Values drawn from a tensor in each inference where a rare share of them decides."""
+SEARCHED = 32
+"""Samples that a search by the outputs runs quantized models on, at most."""
 _PER_FOLD = 4
 """Samples that a grid search runs quantized models on, of each fold."""
 _BATCH = 1
 """Statistics of single samples are wanted, and no memory for more."""
 
 Write = Callable[[ir.Model, Mapping[str, Range]], object]
+Feed = Callable[[ir.Model, Mapping[str, Range]], Fed]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +66,11 @@ def learn_ranges(
     *,
     context: StepContext,
     write: Write,
+    feed: Feed,
 ) -> LearnedRanges:
-    """Calibrate every tensor that integers in these layers could touch; `write` quantizes a model in place.
+    """Calibrate every tensor that integers in these layers could touch.
+
+    `write` quantizes a model in place, `feed` does so with scales as inputs.
 
     Raises:
         DataMissing: there is no calibration data.
@@ -80,8 +88,25 @@ def learn_ranges(
         error = sampling_error(calibration.drawn * calibration.batches)
         details["values_drawn_at_a_time"] = calibration.drawn
         details["share_error_at_most"] = round(error, 5)
-    if options.ranges != "grid_search" or not calibration.statistics:
+    if options.ranges not in ("grid_search", "output_search") or not calibration.statistics:
         return LearnedRanges(ranges=calibration.ranges(rule), calibration=calibration, details=details)
+    if options.ranges == "output_search":
+        copy = prepared.clone()
+        layers = list(find_region(prepared.graph, names, ALL_GROUPS).kernels)
+        found = search_outputs(
+            prepared,
+            copy,
+            feed(copy, calibration.extremes()),
+            calibration,
+            rule,
+            layers=layers,
+            samples=_samples(prepared, options, context),
+            context=context,
+            seconds=options.seconds,
+        )
+        return LearnedRanges(
+            ranges=found.ranges, calibration=calibration, details={**details, **found.details}
+        )
 
     def quantized(ranges: Mapping[str, Range]) -> ir.Model:
         copy = prepared.clone()
@@ -127,9 +152,15 @@ def _calibrate(
         context,
         expected=-(-count // _BATCH),
         drawing=options.ranges not in ("minmax", "moving_average"),
-        fewest=_TAIL if options.ranges in ("percentile", "grid_search") else FEWEST,
+        fewest=_TAIL if options.ranges in ("percentile", "grid_search", "output_search") else FEWEST,
         folds=min(options.folds, count) if options.ranges == "grid_search" else 1,
     )
+
+
+def _samples(prepared: ir.Model, options: RangeOptions, context: StepContext) -> list[Feeds]:
+    data = calibration_data(context)
+    count = min(learned_samples(len(data), options.max_samples), SEARCHED)
+    return list(data.feeds(interface(prepared)[0], _BATCH, limit=count))
 
 
 def _folds(prepared: ir.Model, options: RangeOptions, context: StepContext) -> list[list[Feeds]]:

@@ -169,6 +169,10 @@ class QdqWriter:
         """What Q and DQ of a tensor with the parameters of `source` take as their scale."""
         return self._constant(f"{source}_scale", parameters.scale)
 
+    def zero_point_of(self, source: str, parameters: Affine) -> ir.Value:
+        """What they take as their zero point."""
+        return self._constant(f"{source}_zero_point", parameters.zero_point)
+
     def _activation(
         self, value: ir.Value, source: str, parameters: Affine, readers: list[ir.Node] | None
     ) -> None:
@@ -176,7 +180,7 @@ class QdqWriter:
         included."""
         name = value.name or "tensor"
         scale = self.scale_of(source, parameters)
-        zero = self._constant(f"{name}_zero_point", parameters.zero_point)
+        zero = self.zero_point_of(source, parameters)
         users = [use for use in value.uses() if readers is None or use.node in readers]
         quantized = self._node("QuantizeLinear", [value, scale, zero], self.names(f"{name}_quantized"))
         restored = self._node(

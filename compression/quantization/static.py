@@ -13,6 +13,7 @@ from compression.quantization.affine import Range
 from compression.quantization.calibration import Calibration
 from compression.quantization.candidates import Decision, Ladder
 from compression.quantization.check import OutputCheck
+from compression.quantization.fed import Fed, feed_scales
 from compression.quantization.learned import (
     HELD_OUT,
     LearnedRanges,
@@ -158,6 +159,7 @@ def prepare(
         target,
         context=context,
         write=lambda copy, ranges: StaticIntegers(ranges, target, means=means).write(copy, names, ALL_GROUPS),
+        feed=lambda copy, ranges: StaticIntegers(ranges, target, means=means).feed(copy, names, ALL_GROUPS),
     )
     integers = StaticIntegers(learned.ranges, target, means=means)
     search = Placement(
@@ -215,6 +217,11 @@ class StaticIntegers:
     def reach(self, model: ir.Model, layers: Set[str], groups: Set[str]) -> tuple[frozenset[str], int]:
         region = self.region(model, layers, groups)
         return frozenset(region.kernels), len(region.made)
+
+    def feed(self, model: ir.Model, layers: Set[str], groups: Set[str]) -> Fed:
+        """Rewrite them in place with scales of activations as inputs."""
+        region = self.region(model, layers, groups)
+        return feed_scales(model, region, self.ranges, self.target, self.means or {})
 
     def write(self, model: ir.Model, layers: Set[str], groups: Set[str]) -> Mapping[str, float]:
         region = self.region(model, layers, groups)

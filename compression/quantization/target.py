@@ -47,7 +47,7 @@ _TARGETS: tuple[Target, ...] = (
     ),
     Target(
         name="cpu-avx2",
-        reason="without VNNI, VPMADDUBSW adds two products into 16 bits and saturates, unless signed weights have 7 bits",
+        reason="without VNNI, VPMADDUBSW adds two products into 16 bits and saturates, unless weights have 7 bits",
         activations=np.uint8,
         weight_bits=7,
         groups=frozenset({"conv", "matmul"}),

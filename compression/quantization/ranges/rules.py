@@ -10,7 +10,7 @@ from compression.quantization.ranges.entropy import entropy_ends
 from compression.quantization.ranges.error import Integers, least_error_ends, range_error
 from compression.quantization.ranges.statistics import Statistics
 
-Ranges = Literal["minmax", "moving_average", "percentile", "entropy", "mse", "grid_search"]
+Ranges = Literal["minmax", "moving_average", "percentile", "entropy", "mse", "grid_search", "output_search"]
 Simple = Literal["minmax", "moving_average", "percentile", "entropy", "mse"]
 
 _BINS = 2048
