@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from compression.lowrank.factors import Built, Form, Option, Problem, finish, option
 from compression.lowrank.geometry import StageShape
 from compression.lowrank.norm import dominant, fit
-from compression.lowrank.parallel import compose, parallel_factors
+from compression.lowrank.parallel import khatri_rao, parallel_factors
 from compression.lowrank.tucker import build_tucker, tucker_options
 from compression.lowrank.view import view
 
@@ -122,7 +122,7 @@ def _build_cp(problem: Problem, chosen: Option) -> Built:
     tensor = np.moveaxis(white.reshape(inputs, outputs, *taps), 0, 1)
     _, reduce, *deep = parallel_factors(tensor, rank, problem.seed)
     reduce = root.unwhiten(reduce)
-    seen = np.moveaxis(compose([reduce, *deep, np.eye(rank)]), -1, 0).reshape(rank, -1)
+    seen = khatri_rao([reduce, *deep]).T
     right = problem.norm.times(seen)
     last = fit(problem.flat @ right.T, seen @ right.T)
     return finish(problem, chosen, (reduce.T, *(factor.T for factor in deep), last), last @ seen)

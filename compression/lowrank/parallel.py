@@ -1,9 +1,11 @@
 """Canonical polyadic decomposition: a tensor as a sum of rank-one tensors, by alternating least squares.
 
-Carroll and Chang 1970; Harshman 1970; as in Lebedev et al. 2015 (arXiv:1412.6553), section 3, for kernels.
+Carroll and Chang 1970; Harshman 1970; as in Lebedev et al. 2015 (arXiv:1412.6553), section 3, for kernels. Written
+with unfoldings and Khatri-Rao products, as in Kolda and Bader 2009 (Tensor Decompositions and Applications, SIAM
+Review 51), section 3.4.
 """
 
-import string
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,29 +23,26 @@ def parallel_factors(tensor: Doubles, rank: int, seed: int) -> tuple[Doubles, ..
     The start is drawn by the seed around the main directions of each axis.
     """
     random = np.random.default_rng(seed)
-    factors = [_start(tensor, axis, rank, random) for axis in range(tensor.ndim)]
-    whole, before = float(np.square(tensor).sum()), np.inf
+    unfoldings = [np.moveaxis(tensor, axis, 0).reshape(size, -1) for axis, size in enumerate(tensor.shape)]
+    factors = [_start(unfolded, rank, random) for unfolded in unfoldings]
+    whole, before = max(float(np.square(tensor).sum()), 1e-300), np.inf
     for _ in range(SWEEPS):
-        for axis in range(tensor.ndim):
-            factors[axis] = _solve(tensor, factors, axis)
-            if axis < tensor.ndim - 1:
-                factors[axis] = factors[axis] / np.maximum(np.linalg.norm(factors[axis], axis=0), 1e-30)
-        error = float(np.square(tensor - compose(factors)).sum()) / max(whole, 1e-300)
+        error = 1 - _sweep(unfoldings, factors) / whole
         if before - error < _STILL:
             break
         before = error
     return _balanced(factors)
 
 
-def compose(factors: "list[Doubles] | tuple[Doubles, ...]") -> Doubles:
-    """The sum of outer products of the factors' columns."""
-    letters = string.ascii_lowercase[: len(factors)]
-    terms = ",".join(f"{letter}z" for letter in letters)
-    return np.asarray(np.einsum(f"{terms}->{letters}", *factors, optimize=True))
+def khatri_rao(factors: Sequence[Doubles]) -> Doubles:
+    """The outer product of the factors' columns, each by each, flattened: (product of the sizes, rank)."""
+    whole = factors[0]
+    for factor in factors[1:]:
+        whole = (whole[:, None] * factor).reshape(-1, factor.shape[1])
+    return whole
 
 
-def _start(tensor: Doubles, axis: int, rank: int, random: np.random.Generator) -> Doubles:
-    unfolded = np.moveaxis(tensor, axis, 0).reshape(tensor.shape[axis], -1)
+def _start(unfolded: Doubles, rank: int, random: np.random.Generator) -> Doubles:
     _, vectors = np.linalg.eigh(unfolded @ unfolded.T)
     main = vectors[:, ::-1][:, :rank]
     drawn = random.normal(size=(len(unfolded), rank)) / np.sqrt(len(unfolded))
@@ -51,18 +50,23 @@ def _start(tensor: Doubles, axis: int, rank: int, random: np.random.Generator) -
     return np.asarray(drawn)
 
 
-def _solve(tensor: Doubles, factors: list[Doubles], axis: int) -> Doubles:
-    """The factor of one axis that is best for the others as they are."""
-    letters = string.ascii_lowercase[: tensor.ndim]
-    others = [place for place in range(tensor.ndim) if place != axis]
-    terms = ",".join(f"{letters[place]}z" for place in others)
-    given = [factors[place] for place in others]
-    target = np.einsum(f"{letters},{terms}->{letters[axis]}z", tensor, *given, optimize=True)
-    gram = np.ones((target.shape[1],) * 2)
-    for factor in given:
-        gram *= factor.T @ factor
-    gram += _RIDGE * max(float(np.trace(gram)) / len(gram), 1e-30) * np.eye(len(gram))
-    return np.asarray(np.linalg.solve(gram, target.T).T)
+def _sweep(unfoldings: Sequence[Doubles], factors: list[Doubles]) -> float:
+    """Each factor made the best for the others as they are, in place; returns the energy that they then explain."""
+    explained = 0.0
+    for axis, unfolded in enumerate(unfoldings):
+        others = [factor for place, factor in enumerate(factors) if place != axis]
+        target = unfolded @ khatri_rao(others)
+        gram = np.prod([factor.T @ factor for factor in others], axis=0)
+        found = _solved(gram, target)
+        explained = float(np.sum((2 * target - found @ gram) * found))
+        last = axis == len(factors) - 1
+        factors[axis] = found if last else found / np.maximum(np.linalg.norm(found, axis=0), 1e-30)
+    return explained
+
+
+def _solved(gram: Doubles, target: Doubles) -> Doubles:
+    ridge = _RIDGE * max(float(np.trace(gram)) / len(gram), 1e-30)
+    return np.asarray(np.linalg.solve(gram + ridge * np.eye(len(gram)), target.T).T)
 
 
 def _balanced(factors: list[Doubles]) -> tuple[Doubles, ...]:
