@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from compression.errors import NotApplicable
+from compression.knapsack import Front, Option, undominated
 from compression.quantization.mixed.judging import Judge, Verdict
-from compression.quantization.mixed.knapsack import Front, Option, undominated
 from compression.quantization.mixed.sensitivity import Key, Table
 from compression.quantization.mixed.settings import MixedOptions, Mixture, Precision
 from compression.quantization.mixed.trial import Trial

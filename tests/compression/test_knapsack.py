@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compression.quantization.mixed.knapsack import Option, undominated
+from compression.knapsack import Option, undominated
 
 OPTION = st.builds(Option, cost=st.integers(0, 30).map(float), noise=st.integers(0, 30).map(float))
 ITEMS = st.lists(st.lists(OPTION, min_size=1, max_size=4), min_size=1, max_size=5)
