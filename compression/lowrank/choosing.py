@@ -8,7 +8,7 @@ import numpy as np
 from compression.lowrank.evbmf import evbmf_rank
 from compression.lowrank.factors import Built, Form, Option, Problem
 from compression.lowrank.forms import build, first_axes, options
-from compression.lowrank.norm import Norm, dominant
+from compression.lowrank.norm import SAME, Norm, dominant
 from compression.lowrank.view import view
 
 _TRIED = 3
@@ -47,7 +47,8 @@ def by_noise(problem: Problem, form: Form) -> Built | None:
 
 def noise_ranks(problem: Problem, form: Form) -> tuple[int, ...]:
     """Ranks by variational Bayes of the weight unfolded as the form needs it; 1 at least."""
-    plain = replace(problem, norm=Norm(inputs=problem.geometry.inputs, kernel=problem.geometry.kernel))
+    norm = Norm(inputs=problem.geometry.inputs, kernel=problem.geometry.kernel)
+    plain = replace(problem, weight=problem.stored, norm=norm, outputs=SAME)
     outer = _rank(dominant(plain.flat, plain.norm).energies, *plain.flat.shape)
     if form == "svd":
         return (outer,)

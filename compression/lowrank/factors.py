@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compression.lowrank.geometry import Geometry, StageShape, weights
-from compression.lowrank.norm import Norm
+from compression.lowrank.norm import SAME, Norm, Root
 
 Doubles = NDArray[np.float64]
 Form = Literal["svd", "tucker", "spatial", "cp"]
@@ -17,11 +17,15 @@ Form = Literal["svd", "tucker", "spatial", "cp"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Problem:
-    """A weight of shape (outputs, inputs, *kernel) and the norm that its error counts in."""
+    """A weight of shape (outputs, inputs, *kernel) and the norm that its error counts in.
+
+    With `outputs` S the weight is S W for W as it is stored, so that the norm counts S times what the layer gives.
+    """
 
     geometry: Geometry
     weight: Doubles
     norm: Norm
+    outputs: Root = SAME
     width: int
     """Bytes of a weight in the file."""
     round_to: int
@@ -30,6 +34,16 @@ class Problem:
     @property
     def flat(self) -> Doubles:
         return self.weight.reshape(len(self.weight), -1)
+
+    @property
+    def stored(self) -> Doubles:
+        """The weight as the model has it."""
+        return self.outputs.unwhiten(self.flat).reshape(self.weight.shape)
+
+    @property
+    def energy(self) -> float:
+        """Of the whole weight, in the norm."""
+        return self.norm.energy(self.weight)
 
     @property
     def taps(self) -> Doubles:
@@ -74,12 +88,13 @@ _NAMES: dict[Form, str] = {"svd": "SVD", "tucker": "Tucker-2", "spatial": "spati
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Built:
-    """The weights of a chain, and the single weight that they amount to."""
+    """The weights of a chain, and the single weight that they amount to, as the model stores them."""
 
     option: Option
     kernels: tuple[Doubles, ...]
     composed: Doubles
     error: float
+    """Share of the energy that is lost."""
 
 
 def option(
@@ -100,16 +115,16 @@ def option(
 
 def finish(problem: Problem, chosen: Option, kernels: Sequence[Doubles], composed: Doubles) -> Built:
     """Weights as they will be stored, measured against the original."""
+    last = problem.outputs.unwhiten(kernels[-1].reshape(len(composed), -1))
     shaped = tuple(
         np.ascontiguousarray(kernel.reshape(_shape(stage)))
-        for kernel, stage in zip(kernels, chosen.chain, strict=True)
+        for kernel, stage in zip((*kernels[:-1], last), chosen.chain, strict=True)
     )
     if sum(kernel.size for kernel in shaped) != weights(chosen.chain):
         raise ValueError(f"{chosen.words}: the weights do not have the sizes of its chain")
-    whole = composed.reshape(problem.weight.shape)
-    return Built(
-        option=chosen, kernels=shaped, composed=whole, error=problem.norm.error(problem.weight, whole)
-    )
+    error = problem.norm.error(problem.weight, composed.reshape(problem.weight.shape))
+    whole = problem.outputs.unwhiten(composed.reshape(len(composed), -1)).reshape(problem.weight.shape)
+    return Built(option=chosen, kernels=shaped, composed=whole, error=error)
 
 
 def _shape(stage: StageShape) -> tuple[int, ...]:

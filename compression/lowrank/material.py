@@ -1,17 +1,21 @@
 """The places of a model with what is known of their inputs, and each as a problem when its turn comes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
+from compression.errors import NotTrainable
 from compression.lowrank.biases import takes_bias
 from compression.lowrank.factors import Problem
 from compression.lowrank.finding import Place
 from compression.lowrank.moments import Moments, Stored, gather, unseen
-from compression.lowrank.norm import Norm
+from compression.lowrank.norm import SAME, Norm, Root
 from compression.lowrank.wish import Wish
 from compression.method import Role, StepContext
+from compression.quantization.check import MAX_BYTES, weight_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +27,20 @@ class Material:
     stored: Mapping[str, Stored]
     unwhitened: Mapping[str, str]
     """Why the inputs of a place are not known, by its name; empty where they were not asked for."""
+    curvature: Mapping[str, Path] = field(default_factory=dict)
+    """By place, how far the model's outputs move with what it gives."""
+    undifferentiated: str = ""
+    """Why that is not known; empty where it was not asked for."""
 
     def problem(self, place: Place) -> Problem:
         moments = self.moments(place)
         matrix = None if moments is None else moments.norm_matrix(centred=self.is_centred(place))
-        shape = place.geometry
+        shape, weight, outputs = place.geometry, place.read(), self._outputs(place)
         return Problem(
             geometry=shape,
-            weight=place.read(),
+            weight=outputs.whiten(weight.reshape(len(weight), -1)).reshape(weight.shape),
             norm=Norm(inputs=shape.inputs, kernel=shape.kernel, moments=matrix),
+            outputs=outputs,
             width=place.width_bytes,
             round_to=self.wish.round_to,
             seed=self.seed,
@@ -46,6 +55,10 @@ class Material:
         known = self.wish.correct_biases and place.name in self.stored
         return known and all(takes_bias(layer) for layer in place.layers)
 
+    def _outputs(self, place: Place) -> Root:
+        file = self.curvature.get(place.name)
+        return SAME if file is None else Root.of(np.load(file))
+
 
 def collect(model: ir.Model, places: Sequence[Place], wish: Wish, context: StepContext) -> Material:
     """Run the calibration data through the model, where it is asked for.
@@ -57,6 +70,25 @@ def collect(model: ir.Model, places: Sequence[Place], wish: Wish, context: StepC
         return Material(wish=wish, seed=context.seed, stored={}, unwhitened={})
     reasons = {place.name: unseen(place, model) for place in places}
     able = [place for place in places if reasons[place.name] is None]
-    stored, refused = gather(model, able, context, most=wish.max_samples)
+    early = replace(context, report=lambda done, words: context.report(0.5 * done, words))
+    stored, refused = gather(model, able, early, most=wish.max_samples)
     refused |= {name: reason for name, reason in reasons.items() if reason is not None}
-    return Material(wish=wish, seed=context.seed, stored=stored, unwhitened=refused)
+    found = Material(wish=wish, seed=context.seed, stored=stored, unwhitened=refused)
+    if not wish.weigh_outputs or not stored:
+        return found
+    late = replace(context, report=lambda done, words: context.report(0.5 + 0.5 * done, words))
+    return _with_curvature(found, model, [place for place in able if place.name in stored], late)
+
+
+def _with_curvature(
+    found: Material, model: ir.Model, places: Sequence[Place], context: StepContext
+) -> Material:
+    from compression.lowrank.curvature import gather_curvature
+
+    if weight_bytes(model) > MAX_BYTES:
+        return replace(found, undifferentiated="the model is too large to be differentiated inside the step")
+    try:
+        curvature = gather_curvature(model, places, context, most=found.wish.max_samples)
+    except NotTrainable as error:
+        return replace(found, undifferentiated=error.message)
+    return replace(found, curvature=curvature)

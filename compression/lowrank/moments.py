@@ -4,7 +4,7 @@ Sums are kept in float64, one matrix a layer: memory does not grow with the samp
 together wait for another pass; finished ones lie on disk until their layer's turn.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ def gather(
     """
     stored: dict[str, Stored] = {}
     refused: dict[str, str] = {}
-    groups = list(_groups(places))
+    groups = list(grouped(places, _width))
     for number, group in enumerate(groups):
         sums = {place.name: _Sums(_width(place)) for place in group}
         for done in _pass(model, group, sums, context, most):
@@ -174,11 +174,12 @@ def _width(place: Place) -> int:
     return place.geometry.inputs * int(np.prod(place.geometry.kernel, dtype=int))
 
 
-def _groups(places: Sequence[Place]) -> Iterator[list[Place]]:
+def grouped(places: Sequence[Place], width: Callable[[Place], int]) -> Iterator[list[Place]]:
+    """Places whose square matrices of that width fit into memory together."""
     group: list[Place] = []
     held = 0
     for place in places:
-        need = 2 * 8 * _width(place) ** 2
+        need = 2 * 8 * width(place) ** 2
         if group and held + need > GROUP_BYTES:
             yield group
             group, held = [], 0

@@ -46,7 +46,7 @@ class Norm:
         """The root of C summed over all kernel axes but `axes`: of the inputs, and these taps."""
         kept = prod(self.kernel[axis] for axis in axes)
         if self.moments is None:
-            return Root(forth=None, back=None)
+            return SAME
         return Root.of(
             _marginal(self.moments, self.inputs, self.kernel, axes).reshape(self.inputs * kept, -1)
         )
@@ -75,6 +75,10 @@ class Root:
         return matrix if self.back is None else self.back @ matrix
 
 
+SAME = Root(forth=None, back=None)
+"""Of the identity."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dominant:
     """The best approximations of a matrix W of every rank: W' = left[:, :r] @ right[:r]."""
@@ -94,7 +98,7 @@ def dominant(weight: Doubles, norm: Norm) -> Dominant:
     if len(weight) <= weight.shape[1]:
         values, vectors = descending(norm.times(weight) @ weight.T)
         return Dominant(energies=values, left=vectors, right=vectors.T @ weight)
-    root = Root(forth=None, back=None) if norm.moments is None else Root.of(norm.moments)
+    root = SAME if norm.moments is None else Root.of(norm.moments)
     white = root.whiten(weight.T)
     values, vectors = descending(white @ white.T)
     return Dominant(energies=values, left=white.T @ vectors, right=root.unwhiten(vectors).T)

@@ -1,9 +1,8 @@
 """Factorization from end to end: find the layers, learn of their inputs, choose ranks, write the chains, tell."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
 import onnx_ir as ir
 
 from compression.errors import NotApplicable
@@ -16,6 +15,7 @@ from compression.lowrank.factors import Built, Option, Problem
 from compression.lowrank.finding import Place, find_places
 from compression.lowrank.forms import build
 from compression.lowrank.material import Material, collect
+from compression.lowrank.norm import Norm
 from compression.lowrank.telling import Told, outcomes, summary
 from compression.lowrank.wish import Wish
 from compression.lowrank.writing import write_chain
@@ -95,13 +95,16 @@ def _by_budget(
     whole = count_macs(model)
     limit = _limit(material.wish, whole.total)
     ladders: dict[str, list[Option]] = {}
+    energies: dict[str, float] = {}
     for count, place in enumerate(known):
         context.report(0.8 * count / len(known), f"trying ranks of {place.name}")
         problem = material.problem(place)
         ladders[place.name] = ladder(problem, material.wish.forms(problem.forms))
+        if place.name in material.curvature:
+            energies[place.name] = problem.energy
     macs = {place.name: place.geometry.macs(place.geometry.whole) for place in known}
     others = (whole.total or 0) - sum(macs.values())
-    found = allot(ladders, macs, limit - others, dict.fromkeys(macs, 1.0))
+    found = allot(ladders, macs, limit - others, _importance(macs, energies))
     if found.macs + others > limit:
         raise NotApplicable(
             f"the budget of {limit:,.0f} multiply-accumulates cannot be met: the least that factorizing the selected "
@@ -117,6 +120,12 @@ def _by_budget(
     return told
 
 
+def _importance(names: Iterable[str], energies: Mapping[str, float]) -> dict[str, float]:
+    """Energies in the model's outputs where they are known, the mean of these elsewhere; 1 where none is."""
+    mean = sum(energies.values()) / len(energies) if energies else 1.0
+    return {name: energies.get(name, mean) for name in names}
+
+
 def _limit(wish: Wish, total: int | None) -> float:
     if total is None:
         raise NotApplicable(
@@ -128,22 +137,20 @@ def _limit(wish: Wish, total: int | None) -> float:
 
 
 def _write(place: Place, problem: Problem, built: Built, material: Material, names: Names) -> Told:
-    centred, moments = material.is_centred(place), material.moments(place)
+    centred, moments, weight = material.is_centred(place), material.moments(place), problem.stored
     write_chain(place, built, names)
     if centred and moments is not None:
-        amount = (problem.weight - built.composed).reshape(len(problem.weight), -1) @ moments.mean
+        amount = (weight - built.composed).reshape(len(weight), -1) @ moments.mean
         for layer in place.layers:
             add_to_bias(layer, amount, names)
-    plain = float(
-        np.sum((problem.weight - built.composed) ** 2) / max(float(np.sum(problem.weight**2)), 1e-300)
-    )
+    plain = Norm(inputs=problem.norm.inputs, kernel=problem.norm.kernel)
     return Told(
         words=built.option.words,
         macs_before=problem.geometry.macs(problem.geometry.whole),
         macs_after=built.option.macs,
         known=place.geometry.known,
-        weight_error=plain**0.5,
-        output_error=None if moments is None else built.error**0.5,
+        weight_error=plain.error(weight, built.composed) ** 0.5,
+        output_error=None if moments is None else problem.norm.error(weight, built.composed) ** 0.5,
         ranks=built.option.ranks,
         biased=centred,
     )

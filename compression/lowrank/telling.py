@@ -23,7 +23,7 @@ class Told:
     weight_error: float
     """|W - W'| / |W| (Frobenius)."""
     output_error: float | None
-    """The same of the layer's outputs on the calibration data; None where they were not looked at."""
+    """|(W - W') X| / |W X|, the same of what the layer gives on the calibration data; None where it was not seen."""
     biased: bool
 
     @property
@@ -64,6 +64,8 @@ def summary(
     material: Material, told: Mapping[str, Told], before: int | None, after: int | None
 ) -> tuple[tuple[str, ...], dict[str, Any]]:
     details: dict[str, Any] = {"factorized": len(told), "whitened": len(set(told) & set(material.stored))}
+    if material.wish.weigh_outputs and material.stored:
+        details["weighed"] = len(set(told) & set(material.curvature))
     if before is not None and after is not None:
         details |= {"macs_before": before, "macs_after": after}
     return tuple(_notes(material, told, before, after)), details
@@ -78,7 +80,11 @@ def _notes(
     if before and after is not None:
         yield f"{after / before:.1%} of the multiply-accumulates are left ({after:,} of {before:,})"
     if material.stored:
-        yield "factors are fitted to what the layers see on the calibration data"
+        yield "factors are fitted to what the layers see on the calibration data" + (
+            ", and count by how far the model's outputs move" if material.curvature else ""
+        )
+        if material.undifferentiated:
+            yield f"how far the model's outputs move is not known: {material.undifferentiated}"
     elif material.wish.whiten == "auto":
         yield "factors are fitted to the weights alone: with calibration data they lose less"
     else:

@@ -7,6 +7,8 @@ from compression.lowrank.factors import Form
 
 Forms = Literal["auto", "svd", "tucker", "spatial", "cp"]
 Whiten = Literal["auto", "activations", "none"]
+GRADIENT_BATCH = 8
+"""Samples that are differentiated at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,7 @@ class Wish:
     max_macs: int | None
     whiten: Whiten
     correct_biases: bool
+    weigh_outputs: bool
     max_samples: int
     round_to: int
 

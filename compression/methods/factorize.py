@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from compression.lowrank.wish import GRADIENT_BATCH
 from compression.method import NO_MODELS, Change, Forecast, Role, StepContext, StepOutcome
 from compression.summary import DatasetSummary, LayerSummary, ModelSummary
+from compression.training.forecast import training_memory, training_seconds
 from compression.whitening import WhitenedMethod
 
 if TYPE_CHECKING:
@@ -19,18 +21,19 @@ class Factorize(WhitenedMethod):
     """Replaces matrices and kernels by chains of smaller ones, where that saves multiplications and bytes.
 
     A matrix becomes two (SVD). A kernel becomes 1x1, smaller kernel, 1x1 (Tucker-2), one kernel along each axis
-    (spatial SVD), or 1x1, depthwise along each axis, 1x1 (CP). With calibration data the factors keep what the layer
-    gives for it and not the weights themselves, in closed form, and biases take up the mean error: that recovers much
-    without training. `finetune` behind it recovers more.
+    (spatial SVD), or 1x1, depthwise along each axis, 1x1 (CP). With calibration data the factors keep, in closed form,
+    what the layer gives for it and not the weights themselves, most of all what moves the model's outputs; biases take
+    up the mean error. That recovers much without training; `finetune` behind it recovers more.
     """
 
     title: ClassVar[str] = "Replace layers by chains of low rank"
     source: ClassVar[str] = (
         "Tucker-2: Kim et al. 2016 (arXiv:1511.06530); spatial: Jaderberg et al. 2014 (arXiv:1405.3866); CP: Lebedev "
         "et al. 2015 (arXiv:1412.6553); whitening: Zhang et al. 2016 (arXiv:1505.06798), section 3.1, and SVD-LLM "
-        "(arXiv:2403.07378); vbmf: Nakajima et al. 2013, JMLR 14, theorems 2 and 4"
+        "(arXiv:2403.07378); weigh_outputs: GFWSVD (arXiv:2505.17974); vbmf: Nakajima et al. 2013, JMLR 14, "
+        "theorems 2 and 4"
     )
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     changes: ClassVar[tuple[Change, ...]] = ("values", "structure")
     op_types: ClassVar[frozenset[str] | None] = frozenset({"Conv", "Gemm", "MatMul"})
     example: ClassVar[Mapping[str, Any]] = {"method": "factorize", "ratio": 0.6}
@@ -61,12 +64,18 @@ class Factorize(WhitenedMethod):
         None,
         gt=0,
         lt=1,
-        description="share of the whole model's multiply-accumulates to keep; ranks are allotted so that layers "
-        "which lose little give most",
+        description="share of the whole model's multiply-accumulates to keep; ranks are allotted so that the errors of "
+        "all layers add up to least",
     )
     max_macs: int | None = Field(None, ge=1, le=10**15, description="the same as a number, of one sample")
     round_to: int = Field(
         4, ge=1, le=64, description="ranks are multiples of this; kernels of runtimes like 4, 8 or 16"
+    )
+
+    weigh_outputs: bool = Field(
+        True,
+        description="with calibration data, what layers give counts by how far the model's outputs move with it, which "
+        "gradients tell; where the model cannot be differentiated, all of it counts alike",
     )
 
     @model_validator(mode="after")
@@ -85,6 +94,8 @@ class Factorize(WhitenedMethod):
     ) -> Forecast:
         told = super().forecast(model, data, models)
         peak = told.peak_memory_bytes + self.fitting_bytes(model, data, copies=6)
+        if self._weighs(model, data):
+            peak = max(peak, training_memory(model, GRADIENT_BATCH, copies=2))
         return told.model_copy(update={"peak_memory_bytes": peak})
 
     def after(self, layer: LayerSummary) -> LayerSummary:
@@ -104,7 +115,11 @@ class Factorize(WhitenedMethod):
             for weight in layer.weights[:1]
             if len(weight.shape) > 1 and weight.shape[0]
         )
-        return super().seconds(model, data) + 40 * work / 1e10 + self.looking_seconds(model, data)
+        found = super().seconds(model, data) + 40 * work / 1e10 + self.looking_seconds(model, data)
+        if self._weighs(model, data):
+            samples = min(data[Role.CALIBRATION].samples, self.max_samples)
+            found += 3.0 + training_seconds(model, samples, 1, GRADIENT_BATCH)
+        return found
 
     def apply(self, model: "ir.Model", context: StepContext) -> StepOutcome:
         from compression.graph import select
@@ -114,3 +129,7 @@ class Factorize(WhitenedMethod):
         self.require_data(context)
         wish = Wish(**self.model_dump(exclude={"method", "layers"}))
         return factorize(model, select(model, self), wish, context)
+
+    def _weighs(self, model: ModelSummary, data: Mapping[Role, DatasetSummary]) -> bool:
+        looks = self.whiten != "none" and Role.CALIBRATION in data
+        return looks and self.weigh_outputs and not model.obstacles

@@ -15,7 +15,7 @@ from compression.quantization.blaming import share_noise
 from compression.quantization.probe import Fidelity, Probe, fidelity, take_probe
 from compression.quantization.storage import Chain
 
-_MAX_BYTES = 1_500_000_000
+MAX_BYTES = 1_500_000_000
 """Above this the model is not run inside the step: the probe would hold it in memory twice."""
 _SECONDS = 15.0
 """For finding the layers that spoil the output, by one trial per layer."""
@@ -181,7 +181,7 @@ def output_check(model: ir.Model, context: StepContext, min_sqnr_db: float) -> O
     """Take the original's answers now, before it is changed; a model that cannot be run is judged by its
     weights."""
     probe, reason = None, "the outputs were not compared inside the step: the model is too large to run twice"
-    if weight_bytes(model) <= _MAX_BYTES:
+    if weight_bytes(model) <= MAX_BYTES:
         try:
             probe = take_probe(model, context, count=_SAMPLES, seconds=_PROBE_SECONDS)
         except CompressionError as error:

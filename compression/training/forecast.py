@@ -27,10 +27,10 @@ def training_seconds(model: ModelSummary, samples: int, epochs: float, batch_siz
     return epochs * (samples * per_sample + batches * (nodes * NODE_SECONDS + 0.001))
 
 
-def training_memory(model: ModelSummary, batch_size: int) -> int:
+def training_memory(model: ModelSummary, batch_size: int, *, copies: int = COPIES) -> int:
     """Peak bytes: copies of the weights in float32, and what is kept of a batch for its gradients."""
     kept = KEPT * 4 * batch_size * sum(_outputs(layer) for layer in model.layers)
-    return TORCH_BYTES + COPIES * 4 * model.parameters + kept + 2 * model.size_bytes
+    return TORCH_BYTES + copies * 4 * model.parameters + kept + 2 * model.size_bytes
 
 
 def _outputs(layer: LayerSummary) -> int:

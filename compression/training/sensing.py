@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from compression.errors import NotTrainable
 from compression.graph.trainable import TrainableGraph, check_agreement
 from compression.method import StepContext
 from compression.training.batches import Batch, Batches
 from compression.training.choosing import choose_objective
-from compression.training.objectives import Objective, outputs_of
+from compression.training.objectives import Objective, Outputs, outputs_of
 from compression.training.settings import Loss
 
 if TYPE_CHECKING:
@@ -32,13 +33,19 @@ class OutputNoise(Objective):
     """
 
     def loss(self, view: TrainableGraph, batch: Batch) -> Tensor:
+        return self.of_outputs(outputs_of(view, batch), batch)
+
+    def of_outputs(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Raises NotTrainable where no output has a gradient."""
         generator = torch.Generator().manual_seed(int(batch.rows[0]))
         parts = []
-        for output in outputs_of(view, batch).values():
+        for output in outputs.values():
             if isinstance(output, Tensor) and output.is_floating_point() and output.requires_grad:
                 signs = torch.randint(0, 2, output.shape, generator=generator) * 2.0 - 1.0
                 norm = torch.linalg.vector_norm(output.detach()).clamp(min=1e-12)
                 parts.append((output * signs.to(output)).sum() / norm)
+        if not parts:
+            raise NotTrainable("no output of the model has a gradient")
         return torch.stack(parts).sum()
 
 

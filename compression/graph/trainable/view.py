@@ -59,6 +59,11 @@ class TrainableGraph(nn.Module):
         )
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the graph's outputs."""
+        return tuple(self._outputs)
+
+    @property
     def statistics(self) -> Mapping[str, Tensor]:
         """BatchNorm's running means and variances by the names of their initializers."""
         return MappingProxyType(

@@ -52,7 +52,7 @@ def main(model: str, result: str, parameters: str, run_up_to: str = "") -> None:
     from compression.quantization import check
 
     if run_up_to:
-        check._MAX_BYTES = int(run_up_to)
+        check.MAX_BYTES = int(run_up_to)
     step = QuantizeWeights.model_validate(json.loads(parameters))
     with tempfile.TemporaryDirectory(dir=Path(result).parent) as work:
         context = StepContext(

@@ -1,5 +1,7 @@
 """factorize: chains that compute the same where a layer has low rank, and lose little where data tells what counts."""
 
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from pydantic import ValidationError
 
+from compression.data import Dataset, open_dataset
 from compression.errors import DataMissing, NotApplicable
 from compression.graph import layers
 from compression.graph.macs import count_macs
-from compression.method import StepOutcome
+from compression.method import Role, StepOutcome
 from compression.methods.factorize import Factorize
 from compression.quantization.affine import sqnr_db
 from tests.compression.quantization import graphs
@@ -128,40 +131,72 @@ def test_a_budget_that_cannot_be_met_is_refused(tmp_path: Path) -> None:
     assert refused.value.where == "max_macs"
 
 
-class Correlated:
-    """Samples whose entries go together, with a mean that is not zero."""
-
-    def __init__(self, count: int) -> None:
-        mixing = np.random.default_rng(1).normal(size=(64, 64)) * np.geomspace(3, 0.01, 64)[:, None]
-        draws = np.random.default_rng(2).normal(size=(count, 1, 64))
-        self.items = [{"x": (row @ mixing + 1).astype(np.float32)} for row in draws]
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def feeds(self, _inputs: Any, _batch: int, limit: int | None = None, start: int = 0) -> Any:
-        yield from self.items[start : None if limit is None else start + limit]
+def learned(model: Model, folder: Path, data: Dataset, **parameters: Any) -> tuple[StepOutcome, float]:
+    """What a step makes of a model that it sees this data through, and the SQNR of the outputs on it."""
+    folder.mkdir()
+    context = graphs.context(folder)
+    context.data[Role.CALIBRATION] = data  # type: ignore[index]
+    outcome = Factorize.model_validate(parameters).apply(graphs.opened(model, folder), context)
+    path = graphs.written(outcome.model, folder)
+    given = {"x": data.column("x").take(np.arange(len(data)))}
+    before, after = graphs.answers(folder / "original.onnx", given), graphs.answers(path, given)
+    return outcome, sqnr_db(before[0], after[0])
 
 
-def test_what_data_tells_is_worth_more_than_the_weights(tmp_path: Path) -> None:
-    from compression.method import Role
+@pytest.fixture
+def correlated(tmp_path: Path) -> Iterator[Dataset]:
+    """200 samples whose entries go together, with a mean that is not zero."""
+    random = np.random.default_rng(1)
+    mixing = random.normal(size=(64, 64)) * np.geomspace(3, 0.01, 64)[:, None]
+    np.savez(tmp_path / "data.npz", x=(random.normal(size=(200, 64)) @ mixing + 1).astype(np.float32))
+    with closing(open_dataset(tmp_path / "data.npz", tmp_path / "opened")) as data:
+        yield data
 
+
+def test_what_data_tells_is_worth_more_than_the_weights(correlated: Dataset, tmp_path: Path) -> None:
     model = gemm(RNG.normal(size=(48, 64)))
-    data = Correlated(200)
-    given = {key: np.concatenate([item[key] for item in data.items]) for key in ("x",)}
-    found = {}
-    for name in ("none", "activations"):
-        folder = tmp_path / name
-        folder.mkdir()
-        context = graphs.context(folder)
-        context.data[Role.CALIBRATION] = data  # type: ignore[index]
-        step = Factorize(ratio=0.4, whiten=name)
-        path = graphs.written(step.apply(graphs.opened(model, folder), context).model, folder)
-        before, after = graphs.answers(folder / "original.onnx", given), graphs.answers(path, given)
-        found[name] = sqnr_db(before[0], after[0])
-        if name == "activations":
-            assert np.abs(before[0].mean(axis=0) - after[0].mean(axis=0)).max() < 1e-3
+    found = {
+        whiten: learned(model, tmp_path / whiten, correlated, ratio=0.4, whiten=whiten)[1]
+        for whiten in ("none", "activations")
+    }
     assert found["activations"] > found["none"] + 5
+
+
+def test_biases_take_up_the_mean_error(correlated: Dataset, tmp_path: Path) -> None:
+    model = gemm(RNG.normal(size=(48, 64)))
+    learned(model, tmp_path / "job", correlated, ratio=0.4)
+    given = {"x": correlated.column("x").take(np.arange(len(correlated)))}
+    before, after = (graphs.answers(path, given)[0] for path in sorted((tmp_path / "job").glob("*.onnx")))
+    assert np.abs(before - after).max() > 0.1
+    assert np.abs(before.mean(axis=0) - after.mean(axis=0)).max() < 1e-3
+
+
+def test_outputs_that_move_the_models_count_most(correlated: Dataset, tmp_path: Path) -> None:
+    """The second layer hardly reads what follows the first 8 outputs: errors there cost little."""
+    model = two_layers()
+    read = np.where(np.arange(64) < 8, 1, 0.01)[:, None]
+    weights = {"first_w": RNG.normal(size=(64, 64)), "second_w": RNG.normal(size=(64, 64)) * read}
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name].astype(np.float32), tensor.name))
+    found = {
+        weighed: learned(model, tmp_path / str(weighed), correlated, ratio=0.25, weigh_outputs=weighed)
+        for weighed in (False, True)
+    }
+    assert found[True][0].details["weighed"] == 2
+    assert found[True][1] > found[False][1] + 3
+
+
+def test_a_model_without_gradients_is_factorized_nevertheless(correlated: Dataset, tmp_path: Path) -> None:
+    model = two_layers()
+    model.graph.node.append(helper.make_node("ArgMax", ["y"], ["class"], axis=1, name="argmax"))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("class", TensorProto.INT64, None))
+    folder = tmp_path / "job"
+    folder.mkdir()
+    context = graphs.context(folder)
+    context.data[Role.CALIBRATION] = correlated  # type: ignore[index]
+    outcome = Factorize(ratio=0.5).apply(graphs.opened(model, folder), context)
+    assert outcome.details["whitened"] == 2 and outcome.details["weighed"] == 0
+    assert any("no output of the model has a gradient" in note for note in outcome.notes)
 
 
 def test_what_would_save_nothing_stays(tmp_path: Path) -> None:
