@@ -6,7 +6,7 @@ arXiv:1503.05671; of convolutions G is summed over positions: Grosse and Martens
 S W for G = S S is the best for that: GFWSVD (arXiv:2505.17974), here with the Gauss-Newton matrix of all outputs.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +22,13 @@ from compression.lowrank.moments import MAX_WIDTH, grouped
 from compression.lowrank.wish import GRADIENT_BATCH
 from compression.method import Role, StepContext
 from compression.training.batches import Batch, Batches
-from compression.training.objectives import feed_tensors
+from compression.training.objectives import feed_tensors, of_samples
 from compression.training.run import repeatable
 from compression.training.sensing import OutputNoise
 
 Doubles = NDArray[np.float64]
 _LEAST = 0.01
-"""Of the mean, that directions in which outputs hardly move count for."""
+"""Of the mean, about, that directions in which the outputs hardly move count for."""
 
 
 def gather_curvature(
@@ -54,17 +54,20 @@ def gather_curvature(
     found: dict[str, Path] = {}
     with repeatable(context):
         for number, group in enumerate(groups):
-            sums = {place.name: _Sum(_width(place)) for place in group}
-            for count, batch in enumerate(batches.each(rows)):
-                for name, grads in _gradients(view, group, batch):
-                    sums[name].add(grads)
-                share = (number + (count + 1) * batches.size / len(rows)) / len(groups)
-                context.report(min(share, 1.0), "measuring how far the outputs move with each layer")
-            for count, (name, total) in enumerate(sums.items()):
+            context.report(number / len(groups), f"differentiating the outputs over {len(group)} layers")
+            for count, (name, total) in enumerate(_sums(view, group, batches.each(rows)).items()):
                 if total.is_known:
                     found[name] = context.workdir / f"curvature-{number}-{count}.npy"
                     np.save(found[name], total.shrunk())
     return found
+
+
+def _sums(view: TrainableGraph, group: Sequence[Place], batches: Iterable[Batch]) -> dict[str, "_Sum"]:
+    sums = {place.name: _Sum(_width(place)) for place in group}
+    for batch in batches:
+        for name, grads in _gradients(view, group, batch):
+            sums[name].add(grads)
+    return sums
 
 
 class _Sum:
@@ -83,17 +86,18 @@ class _Sum:
         return bool(np.isfinite(self.matrix).all()) and float(np.trace(self.matrix)) > 0
 
     def shrunk(self) -> Doubles:
-        """Nearer to a multiple of the identity the fewer rows it is from, so that chance decides little."""
+        """Nearer to the identity with the same trace the fewer rows it is from, so that chance decides little."""
         width = len(self.matrix)
-        share = _LEAST + width / self.rows
-        return self.matrix + share * float(np.trace(self.matrix)) / width * np.eye(width)
+        weight = _LEAST + width / self.rows
+        mean = float(np.trace(self.matrix)) / width
+        return (self.matrix + weight * mean * np.eye(width)) / (1 + weight)
 
 
 def _gradients(view: TrainableGraph, group: Sequence[Place], batch: Batch) -> Iterator[tuple[str, Doubles]]:
     """By place, one row for each position: (rows, outputs)."""
     names = {layer.node.outputs[0].name or "": place for place in group for layer in place.layers}
     values = view(feed_tensors(batch, view.device), taps=names)
-    outputs = {name: values[name] for name in view.outputs}
+    outputs = of_samples({name: values[name] for name in view.outputs}, batch)
     taps = {name: values[name] for name in names if values[name].requires_grad}
     noise = OutputNoise().of_outputs(outputs, batch)
     grads = torch.autograd.grad(noise, list(taps.values()), allow_unused=True)

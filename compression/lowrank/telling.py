@@ -80,12 +80,11 @@ def _notes(
     if before and after is not None:
         yield f"{after / before:.1%} of the multiply-accumulates are left ({after:,} of {before:,})"
     if material.stored:
-        yield "factors are fitted to what the layers see on the calibration data" + (
-            ", and count by how far the model's outputs move" if material.curvature else ""
-        )
+        most = ", most of all what moves the model's outputs" if material.curvature else ""
+        yield f"factors keep what layers give on the calibration data{most}"
         if material.undifferentiated:
-            yield f"how far the model's outputs move is not known: {material.undifferentiated}"
+            yield f"all that layers give counts alike, since there are no gradients: {material.undifferentiated}"
     elif material.wish.whiten == "auto":
-        yield "factors are fitted to the weights alone: with calibration data they lose less"
+        yield "factors keep the weights alone: with calibration data outputs lose less"
     else:
-        yield "factors are fitted to the weights alone, as asked"
+        yield "factors keep the weights alone, as asked"

@@ -67,10 +67,14 @@ def feed_tensors(batch: Batch, device: torch.device) -> dict[str, Tensor]:
 
 def outputs_of(view: TrainableGraph, batch: Batch) -> dict[str, Tensor]:
     """The outputs for the batch's samples, without the rows that are filling."""
-    found: dict[str, Any] = view(feed_tensors(batch, view.device))
+    return of_samples(view(feed_tensors(batch, view.device)), batch)
+
+
+def of_samples(outputs: Mapping[str, Any], batch: Batch) -> dict[str, Tensor]:
+    """Outputs without the rows that are filling."""
     return {
         name: value[: batch.samples] if isinstance(value, Tensor) and value.ndim else value
-        for name, value in found.items()
+        for name, value in outputs.items()
     }
 
 
