@@ -26,26 +26,27 @@ def _head(finished: Mapping[str, Finished]) -> Iterator[str]:
     device = next((row.measurements.device for row in finished.values()), "")
     yield f"on {device}.\n"
     yield "Networks are trained on all 60,000 training images by benchmarks/networks.py; accuracy is that on all 10,000"
-    yield "test images. Every way runs as a job. Those with one ratio or one share of energy for all layers get the"
-    yield "least number (in benchmarks/factorize_ways.py's steps) that leaves the network *at least* the target's"
-    yield "multiply-accumulates, a budget leaves *at most* these: the budget never has more to spend. 512 training"
-    yield "images are the data that factors are fitted to.\n"
+    yield "test images. Every way runs as a job. The naive one gets the least ratio (in benchmarks/factorize_ways.py's"
+    yield "steps) that leaves the network *at least* the target's multiply-accumulates. That is the limit of all other"
+    yield "ways, which get the largest number that leaves *at most* as many. 512 training images are the data that"
+    yield "factors are fitted to.\n"
 
 
 def _expectations(cases: Sequence[Case], finished: Mapping[str, Finished]) -> Iterator[str]:
-    yield "| accuracy at equal MACs | naive SVD | budget, with data | naive, finetuned | budget, with data, finetuned |"
-    yield "|---|---|---|---|---|"
+    yield "| | naive SVD | budget, with data | naive, finetuned | budget, with data, finetuned | MACs: naive, budget |"
+    yield "|---|---|---|---|---|---|"
     keys = {(case.network, case.target, case.way.name, case.trained): case.key for case in cases}
     for network, targets in TARGETS.items():
         for target in targets:
-            cells = [
+            rows = [
                 finished.get(keys[network, target, name, trained])
                 for trained in (False, True)
                 for name in (NAIVE, BEST)
             ]
-            if any(cells):
-                told = ("not measured" if row is None else f"{row.accuracy:.2%}" for row in cells)
-                yield f"| {network} at {target:.0%} | {' | '.join(told)} |"
+            if any(rows):
+                told = ["not measured" if row is None else f"{row.accuracy:.2%}" for row in rows]
+                macs = ", ".join("not measured" if row is None else _macs(row) for row in rows[:2])
+                yield f"| {network} at {target:.0%} | {' | '.join(told)} | {macs} |"
     yield ""
 
 
@@ -71,12 +72,12 @@ def _table(
 
 
 def _line(case: Case, row: Finished, trained: Finished | None) -> str:
-    original, made = row.measurements.original, row.measurements.compressed
+    made = row.measurements.compressed
     goal = row.steps[0][case.way.knob]
     cells = (
         case.way.name,
         f"`{case.way.knob}: {goal:g}`",
-        f"{(made.macs or 0) / (original.macs or 1):.1%}",
+        _macs(row),
         f"{row.accuracy:.2%}",
         _change(row),
         "" if trained is None else f"{trained.accuracy:.2%}",
@@ -85,6 +86,11 @@ def _line(case: Case, row: Finished, trained: Finished | None) -> str:
         _speedup(row),
     )
     return f"| {' | '.join(cells)} |"
+
+
+def _macs(row: Finished) -> str:
+    original, made = row.measurements.original, row.measurements.compressed
+    return f"{(made.macs or 0) / (original.macs or 1):.1%}"
 
 
 def _change(row: Finished) -> str:
@@ -100,7 +106,8 @@ def _speedup(row: Finished) -> str:
 def _legend() -> Iterator[str]:
     yield "Changes are in points of accuracy, in brackets the 95% interval of the paired change. `finetuned` has"
     share = IMAGES / TRAINING_IMAGES
-    yield f"{FINETUNE['epochs']} epochs of `finetune` behind it, on {share:.0%} of the training images."
+    yield f"{FINETUNE['epochs']} epochs of `finetune` behind it, on {share:.0%} of the training images. It keeps what"
+    yield "is best on a tenth of these, set aside, and that may be what it began with: then nothing changes."
     yield "The speedup is the median of paired runs of one image on one thread of onnxruntime with its 95% interval,"
     yield "empty until measured with `--time`. Ways with other forms than SVD differ only where kernels are larger than"
     yield "1x1. Both of a chain's layers cost a call each: what computes half need not run in half the time."

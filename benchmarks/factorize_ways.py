@@ -1,7 +1,7 @@
 """The ways of factorizing that factorize.md sets side by side, each brought to the same multiply-accumulates."""
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cache
@@ -50,11 +50,12 @@ WAYS = (
     Way(name="Tucker or spatial, one ratio, fitted to data", step=WHITE, knob="ratio", kernels=True),
     Way(name="one share of energy", step=PLAIN, knob="energy"),
     Way(name="one share of energy, fitted to data", step=WHITE, knob="energy"),
-    Way(name="budget over all layers", step=PLAIN, knob="macs_ratio"),
-    Way(name=BEST, step=WHITE, knob="macs_ratio"),
-    Way(name=f"{BEST}, SVD only", step={**WHITE, "form": "svd"}, knob="macs_ratio", kernels=True),
-    Way(name=f"{BEST}, Tucker only", step={**WHITE, "form": "tucker"}, knob="macs_ratio", kernels=True),
-    Way(name=f"{BEST}, CP only", step={**WHITE, "form": "cp"}, knob="macs_ratio", kernels=True),
+    Way(name="budget over all layers", step=PLAIN, knob="max_macs"),
+    Way(name=f"{BEST}, all outputs alike", step={**WHITE, "weigh_outputs": False}, knob="max_macs"),
+    Way(name=BEST, step=WHITE, knob="max_macs"),
+    Way(name=f"{BEST}, SVD only", step={**WHITE, "form": "svd"}, knob="max_macs", kernels=True),
+    Way(name=f"{BEST}, Tucker only", step={**WHITE, "form": "tucker"}, knob="max_macs", kernels=True),
+    Way(name=f"{BEST}, CP only", step={**WHITE, "form": "cp"}, knob="max_macs", kernels=True),
 )
 
 
@@ -72,7 +73,7 @@ class Case:
         return f"{self.network} {self.target:.0%}: {self.way.name}{', finetune' * self.trained}"
 
     def row(self, bench: Bench) -> Row:
-        """With the goal's number found: the least that keeps the target, or the target itself as a budget."""
+        """With the goal's number found."""
         step = goal(bench, self.network, self.target, self.way)
         steps = (step, FINETUNE) if self.trained else (step,)
         return Row(network=self.network, name=self.key.split(": ", 1)[1], steps=steps, images=IMAGES)
@@ -91,25 +92,39 @@ BY_KEY = {case.key: case for case in CASES}
 
 @cache
 def goal(bench: Bench, network: str, target: float, way: Way) -> Mapping[str, Any]:
-    """The step whose network computes no less than the target share, but for a budget, which gets no more."""
-    if way.knob == "macs_ratio":
-        return {**way.step, "macs_ratio": target}
-    values = KNOBS[way.knob]
+    """The naive way with the least ratio that keeps the target share; any other with no more than that computes."""
+    if way.name == NAIVE:
+        return _searched(bench, network, way, lambda macs, whole: macs < target * whole)[1]
+    naive = next(item for item in WAYS if item.name == NAIVE)
+    most, _ = _macs(bench, network, goal(bench, network, target, naive))
+    if way.knob == "max_macs":
+        return {**way.step, "max_macs": most}
+    return _searched(bench, network, way, lambda macs, whole: macs <= most)[0]
+
+
+Steps = tuple[Mapping[str, Any], Mapping[str, Any]]
+
+
+def _searched(bench: Bench, network: str, way: Way, little: Callable[[int, int], bool]) -> Steps:
+    """The last step whose network computes `little`, of multiply-accumulates left and of all, and the one behind it.
+
+    So little may be asked for that no rank gives it, and layers stay whole: the search begins above that.
+    """
+    steps = [{**way.step, way.knob: value} for value in KNOBS[way.knob]]
 
     def enough(place: int) -> bool:
-        return _share(bench, network, {**way.step, way.knob: values[place]}) >= target
+        return not little(*_macs(bench, network, steps[place]))
 
-    # So little may be asked for that no rank gives it, and layers stay whole; the search begins above that.
-    low = max((place for place in range(0, len(values), _STRIDE) if not enough(place)), default=0)
-    high = min(low + _STRIDE, len(values) - 1)
+    low = max((place for place in range(0, len(steps), _STRIDE) if not enough(place)), default=0)
+    high = min(low + _STRIDE, len(steps) - 1)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
-    return {**way.step, way.knob: values[high]}
+    return steps[low], steps[high]
 
 
-def _share(bench: Bench, network: str, step: Mapping[str, Any]) -> float:
-    """Of the multiply-accumulates, that are left."""
+def _macs(bench: Bench, network: str, step: Mapping[str, Any]) -> tuple[int, int]:
+    """The multiply-accumulates that a step leaves, and those of the whole network."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         with closing(open_dataset(bench.data(network, IMAGES)[Role.CALIBRATION], work / "data")) as data:
@@ -123,4 +138,4 @@ def _share(bench: Bench, network: str, step: Mapping[str, Any]) -> float:
             )
             model = load(bench.network(network), workdir=work)
             details = Factorize.model_validate(step).apply(model, context).details
-    return float(details["macs_after"] / details["macs_before"])
+    return details["macs_after"], details["macs_before"]
