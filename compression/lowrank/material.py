@@ -8,12 +8,13 @@ import numpy as np
 import onnx_ir as ir
 
 from compression.errors import NotTrainable
+from compression.graph.macs import count_macs
 from compression.lowrank.biases import takes_bias
 from compression.lowrank.factors import Problem
 from compression.lowrank.finding import Place
 from compression.lowrank.moments import Moments, Stored, gather, unseen
 from compression.lowrank.norm import SAME, Norm, Root
-from compression.lowrank.wish import Wish
+from compression.lowrank.wish import Wish, gradient_samples
 from compression.method import Role, StepContext
 from compression.quantization.check import MAX_BYTES, weight_bytes
 
@@ -88,7 +89,8 @@ def _with_curvature(
     if weight_bytes(model) > MAX_BYTES:
         return replace(found, undifferentiated="the model is too large to be differentiated inside the step")
     try:
-        curvature = gather_curvature(model, places, context, most=found.wish.max_samples)
+        samples = gradient_samples(count_macs(model).total, found.wish.max_samples)
+        curvature = gather_curvature(model, places, context, most=samples)
     except NotTrainable as error:
         return replace(found, undifferentiated=error.message)
     return replace(found, curvature=curvature)

@@ -9,6 +9,8 @@ Forms = Literal["auto", "svd", "tucker", "spatial", "cp"]
 Whiten = Literal["auto", "activations", "none"]
 GRADIENT_BATCH = 8
 """Samples that are differentiated at a time."""
+_GRADIENT_MACS = 10**12
+_FEWEST = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,3 +41,11 @@ class Wish:
     @property
     def has_budget(self) -> bool:
         return self.macs_ratio is not None or self.max_macs is not None
+
+
+def gradient_samples(macs: int | None, most: int) -> int:
+    """Samples to differentiate of a model with so many multiply-accumulates, which take three times as many each.
+
+    Large ones get fewer: most of their layers give many rows for each.
+    """
+    return min(most, max(_GRADIENT_MACS // (3 * macs), _FEWEST)) if macs else most

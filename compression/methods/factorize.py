@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from compression.lowrank.wish import GRADIENT_BATCH
+from compression.lowrank.wish import GRADIENT_BATCH, gradient_samples
 from compression.method import NO_MODELS, Change, Forecast, Role, StepContext, StepOutcome
 from compression.summary import DatasetSummary, LayerSummary, ModelSummary
 from compression.training.forecast import training_memory, training_seconds
@@ -117,7 +117,8 @@ class Factorize(WhitenedMethod):
         )
         found = super().seconds(model, data) + 40 * work / 1e10 + self.looking_seconds(model, data)
         if self._weighs(model, data):
-            samples = min(data[Role.CALIBRATION].samples, self.max_samples)
+            most = min(data[Role.CALIBRATION].samples, self.max_samples)
+            samples = gradient_samples(model.macs, most)
             found += 3.0 + training_seconds(model, samples, 1, GRADIENT_BATCH)
         return found
 

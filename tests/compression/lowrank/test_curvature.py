@@ -11,8 +11,15 @@ from compression.data import open_dataset
 from compression.graph import layers
 from compression.lowrank.curvature import gather_curvature
 from compression.lowrank.finding import find_places
+from compression.lowrank.wish import gradient_samples
 from compression.method import Role
 from tests.compression.quantization import graphs
+
+
+@pytest.mark.parametrize(("macs", "samples"), [(None, 512), (10**6, 512), (10**9, 333), (10**12, 64)])
+def test_large_models_are_differentiated_for_fewer_samples(macs: int | None, samples: int) -> None:
+    assert gradient_samples(macs, 512) == samples
+    assert gradient_samples(macs, 10) == 10
 
 
 def test_of_a_linear_model_it_is_the_square_of_what_follows(tmp_path: Path) -> None:
