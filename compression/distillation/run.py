@@ -6,14 +6,15 @@ from compression.distillation.objective import Distillation
 from compression.distillation.study import Study, study
 from compression.distillation.teacher import Teacher
 from compression.distillation.telling import details, notes, outcomes
-from compression.graph import layers
+from compression.graph import Layer, layers
 from compression.graph.trainable import TrainableGraph
 from compression.method import Role, StepOutcome
 from compression.training.constraints import preserved
 from compression.training.keeping import Keeper
 from compression.training.loop import Plan, train
+from compression.training.normalizing import Normalizations
 from compression.training.outcomes import finish
-from compression.training.run import Training, choose_precision, learning_view
+from compression.training.run import Training, choose_precision, learning_view, restore_normalizations
 
 
 def distill(lesson: Lesson) -> StepOutcome:
@@ -22,8 +23,10 @@ def distill(lesson: Lesson) -> StepOutcome:
     Raises:
         CompressionError: it cannot be held to the teacher so, or cannot be trained.
     """
+    chosen = tuple(layer for layer in layers(lesson.student) if layer.name in lesson.chosen)
+    restored = restore_normalizations(lesson.student, chosen, lesson.settings, lesson.batches, lesson.context)
     learned = study(lesson)
-    training, teacher = _training(lesson, learned)
+    training, teacher = _training(lesson, learned, chosen, restored)
     kept, words = preserved(lesson.student, training.view)
     record = train(
         training.view,
@@ -34,6 +37,7 @@ def distill(lesson: Lesson) -> StepOutcome:
         constraints=(*kept, *training.constraints),
         plan=Plan(epochs=lesson.settings.epochs, precision=training.precision),
         keeper=training.keeper,
+        settle=training.settle,
     )
     assert isinstance(training.objective, Distillation)
     losses = training.objective.parts(training.view, lesson.first)
@@ -48,11 +52,12 @@ def distill(lesson: Lesson) -> StepOutcome:
     )
 
 
-def _training(lesson: Lesson, learned: Study) -> tuple[Training, Teacher]:
+def _training(
+    lesson: Lesson, learned: Study, chosen: tuple[Layer, ...], restored: Normalizations
+) -> tuple[Training, Teacher]:
     """The student ready to train, projections too, and its teacher, who has been asked."""
     student, settings, context = lesson.student, lesson.settings, lesson.context
-    chosen = tuple(layer for layer in layers(student) if layer.name in lesson.chosen)
-    view, held = learning_view(student, chosen, settings, lesson.batches, context)
+    view, held = learning_view(student, chosen, settings, lesson.batches, context, restored=restored)
     for name in learned.projections.weights:
         view.weights[name].requires_grad_(True)
     teacher = _teacher(lesson, learned)
@@ -67,7 +72,8 @@ def _training(lesson: Lesson, learned: Study) -> tuple[Training, Teacher]:
         chosen=chosen,
         keeper=Keeper(context.checkpoints),
         precision=precision,
-        notes=told,
+        notes=[*told, *restored.words()],
+        restored=restored,
     )
     return training, teacher
 

@@ -27,9 +27,15 @@ def fold_batch_norms(model: ir.Model, fresh: Callable[[str], str]) -> None:
     for graph in model.graphs():
         for node in list(graph):
             if node.op_type == "BatchNormalization" and node.domain in DEFAULT_DOMAINS:
-                layer = _layer_before(node)
-                if layer is not None:
-                    _fold(layer, node, fresh)
+                fold_batch_norm(node, fresh)
+
+
+def fold_batch_norm(norm: ir.Node, fresh: Callable[[str], str]) -> bool:
+    """Folds one, in place; False where that would change what somebody else sees."""
+    layer = _layer_before(norm)
+    if layer is not None:
+        _fold(layer, norm, fresh)
+    return layer is not None
 
 
 def _layer_before(norm: ir.Node) -> ir.Node | None:
@@ -91,15 +97,16 @@ def _fold(layer: ir.Node, norm: ir.Node, fresh: Callable[[str], str]) -> None:
 
 
 def _scaled(weight: np.ndarray, factor: np.ndarray, axis: int, groups: int) -> np.ndarray:
-    """The weight with every output channel times its factor. Groups lie along the first axis."""
+    """The weight with every output channel times its factor, and no zero below zero. Groups lie along the first
+    axis."""
     if groups == 1:
         wide = factor.reshape([-1 if index == axis else 1 for index in range(weight.ndim)])
         scaled: np.ndarray = weight.astype(np.float64) * wide
-        return scaled.astype(weight.dtype)
+        return scaled.astype(weight.dtype) + 0
     split = weight.reshape(groups, -1, *weight.shape[1:]).astype(np.float64)
     wide = factor.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))
     scaled = split * wide
-    return scaled.reshape(weight.shape).astype(weight.dtype)
+    return scaled.reshape(weight.shape).astype(weight.dtype) + 0
 
 
 def _channels(layer: ir.Node) -> tuple[int, int]:

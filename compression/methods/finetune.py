@@ -27,6 +27,7 @@ class Finetune(TrainingMethod):
         "(arXiv:1510.00149), section 3.3, trained centroids; Bengio et al. 2013 (arXiv:1308.3432), "
         "the straight-through estimator"
     )
+    version: ClassVar[int] = 2
     example: ClassVar[Mapping[str, Any]] = {"method": "finetune", "epochs": 3, "learning_rate": 5e-4}
 
     method: Literal["finetune"] = "finetune"
@@ -56,6 +57,7 @@ class Finetune(TrainingMethod):
                 constraints=(*kept, *training.constraints),
                 plan=Plan(epochs=self.epochs, precision=training.precision),
                 keeper=training.keeper,
+                settle=training.settle,
             )
             told = {name: f"kept {text}" for name, text in words.items()}
             outcomes = finish(training, told)

@@ -110,7 +110,8 @@ def _train(
     from compression.training.run import prepare
 
     later = _later(context)
-    training = prepare(model, settings, later)
+    # Folding would scale each channel's shared values by another factor.
+    training = prepare(model, settings, later, restore=False)
     books = [(item.value.name or "", item.book) for item in shared if item.book is not None]
     shapes = {name: training.view.weights[name].shape for name, _ in books}
     masks = {

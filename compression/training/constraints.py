@@ -129,7 +129,7 @@ def preserved(
     codes: dict[str, Tensor] = {}
     words: dict[str, str] = {}
     for name, array in _kernels(model, view):
-        found = _codes(array) if shared else None
+        found = shared_values(array) if shared else None
         nonzero = array != 0
         share = 1 - np.count_nonzero(nonzero) / array.size
         sparse = zeros and share >= LEAST_SPARSITY
@@ -157,7 +157,7 @@ def _is_kernel(shape: Sequence[int]) -> bool:
     return sum(size > 1 for size in shape) >= 2
 
 
-def _codes(array: np.ndarray) -> np.ndarray | None:
+def shared_values(array: np.ndarray) -> np.ndarray | None:
     """Which of its distinct values each entry is; None where they are too many to be shared on purpose."""
     flat = array.astype(np.float64).reshape(-1)
     step = max(flat.size // SAMPLED, 1)

@@ -56,6 +56,7 @@ def train(
     keeper: Keeper | None = None,
     on_epoch: OnEpoch | None = None,
     on_step: OnStep | None = None,
+    settle: Callable[[], None] = lambda: None,
 ) -> TrainingRecord:
     """Trains the view's weights that require gradients, in place.
 
@@ -74,6 +75,7 @@ def train(
         on_epoch: hears of each epoch once it is measured.
         on_step: called after each optimizer step and before the constraints hold; it may move weights, as a
             proximal step does. What it remembers belongs into the keeper's `method`.
+        settle: called before each measurement, to bring statistics up to date.
 
     Raises:
         NotApplicable: the loss was no longer finite before an epoch was done.
@@ -90,6 +92,7 @@ def train(
         keeper=keeper or Keeper(context.checkpoints),
         on_epoch=on_epoch or (lambda _: None),
         on_step=on_step or (lambda *_: None),
+        settle=settle,
     )
     return run.go()
 
@@ -106,6 +109,7 @@ class _Run:
     keeper: Keeper
     on_epoch: OnEpoch
     on_step: OnStep
+    settle: Callable[[], None]
     best: dict[str, Tensor] = field(default_factory=dict)
     epoch: int = 1
     position: int = 0
@@ -204,6 +208,7 @@ class _Run:
     def _measured(self, epoch: Epoch) -> Epoch:
         """The epoch with loss and metric on the validation split."""
         loss, metric, losses, metrics = 0.0, 0.0, 0.0, 0.0
+        self.settle()
         self.view.eval()
         with torch.no_grad(), self._autocast():
             for batch in self.batches.validation():

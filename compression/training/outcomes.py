@@ -23,7 +23,8 @@ Arrays = Mapping[str, Array]
 def finish(
     training: Training, words: Mapping[str, str], *, done: str = "trained", before: Arrays | None = None
 ) -> tuple[LayerOutcome, ...]:
-    """Writes the view's weights into the model, and tells each chosen layer's outcome.
+    """Writes the view's weights into the model, without the normalizations that stood there for the training alone,
+    and tells each chosen layer's outcome.
 
     Args:
         training: the view has trained.
@@ -33,6 +34,7 @@ def finish(
     """
     before = before or stored(training)
     write_back(training.view, training.model)
+    training.restored.fold(training.model)
     after = stored(training)
     return tuple(_outcome(training, layer, (before, after), words, done) for layer in training.chosen)
 

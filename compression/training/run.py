@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +15,7 @@ from compression.training.batches import Batch, Batches
 from compression.training.choosing import choose_objective
 from compression.training.constraints import Constraint, Held
 from compression.training.keeping import Keeper
+from compression.training.normalizing import Normalizations, normalize
 from compression.training.objectives import Objective
 from compression.training.settings import TrainingMethod
 
@@ -41,11 +42,17 @@ class Training:
     keeper: Keeper
     precision: torch.dtype | None
     notes: list[str]
+    restored: Normalizations = field(default_factory=Normalizations)
+    """Those that stand in the model only while it trains."""
 
     @property
     def learning(self) -> frozenset[str]:
         """Names of the weights that learn."""
         return frozenset(name for name, weight in self.view.weights.items() if weight.requires_grad)
+
+    def settle(self) -> None:
+        """Brings the statistics of restored normalizations up to date."""
+        self.restored.settle(self.view, self.batches)
 
 
 def load_for_training(
@@ -67,8 +74,16 @@ def load_for_training(
     return view
 
 
-def prepare(model: "ir.Model", settings: TrainingMethod, context: StepContext) -> Training:
+def prepare(
+    model: "ir.Model", settings: TrainingMethod, context: StepContext, *, restore: bool = True
+) -> Training:
     """All that is needed before the first step.
+
+    Args:
+        model: what trains.
+        settings: of the training.
+        context: data and device.
+        restore: whether folded normalizations may come back while it trains; `finish` folds them again.
 
     Raises:
         CompressionError: the model cannot be trained so, or the data does not fit.
@@ -82,7 +97,10 @@ def prepare(model: "ir.Model", settings: TrainingMethod, context: StepContext) -
         validation=settings.validation,
         seed=context.seed,
     )
-    view, held = learning_view(model, chosen, settings, batches, context)
+    restored = (
+        restore_normalizations(model, chosen, settings, batches, context) if restore else Normalizations()
+    )
+    view, held = learning_view(model, chosen, settings, batches, context, restored=restored)
     objective, note = choose_objective(model, settings, batches, context)
     first = next(batches.each(batches.training_rows))
     precision, notes = choose_precision(view, objective, settings, first)
@@ -95,8 +113,27 @@ def prepare(model: "ir.Model", settings: TrainingMethod, context: StepContext) -
         chosen=chosen,
         keeper=Keeper(context.checkpoints),
         precision=precision,
-        notes=[note, *notes],
+        notes=[note, *notes, *restored.words()],
+        restored=restored,
     )
+
+
+def restore_normalizations(
+    model: "ir.Model",
+    chosen: Sequence["Layer"],
+    settings: TrainingMethod,
+    batches: Batches,
+    context: StepContext,
+) -> Normalizations:
+    """Puts them into the model where `batch_norm: auto` does.
+
+    Raises:
+        NotTrainable: see `normalize`.
+    """
+    if settings.batch_norm != "auto" or batches.size < LEAST_BATCH:
+        return Normalizations()
+    context.report(0.0, "measuring what convolutions give")
+    return normalize(model, chosen, batches, context.device)
 
 
 def learning_view(
@@ -105,15 +142,20 @@ def learning_view(
     settings: TrainingMethod,
     batches: Batches,
     context: StepContext,
+    *,
+    restored: Normalizations,
 ) -> tuple[TrainableGraph, tuple[Constraint, ...]]:
-    """The model as a view in which only the chosen layers learn, and what holds the statistics of the others.
+    """The model as a view in which only the chosen layers and the normalizations behind them learn, and what holds
+    the statistics of the others.
 
     Raises:
         NotTrainable: see `load_for_training` and `freeze_others`.
     """
     view = load_for_training(model, settings, batches, context)
     freeze_others(model, view, chosen)
-    held = held_statistics(view, chosen)
+    for name in restored.weights:
+        view.weights[name].requires_grad_(True)
+    held = [name for name in held_statistics(view, chosen) if name not in restored.statistics]
     if held and settings.batch_norm == "auto":
         view.batch_norm = "frozen"
     return view, (Held(view, held),) if held and view.batch_norm == "batch" else ()

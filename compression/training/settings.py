@@ -75,7 +75,8 @@ class TrainingMethod(LearningMethod):
     batch_norm: Literal["auto", "batch", "frozen"] = Field(
         "auto",
         description="whether BatchNormalization learns its statistics anew from the batches; auto does where "
-        "batches hold 8 samples or more",
+        "batches hold 8 samples or more, and in finetune, distill and prune_gradual puts it back, for as long as "
+        "they train, behind the convolutions of a deep network into which it was folded",
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
