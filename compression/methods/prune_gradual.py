@@ -28,8 +28,10 @@ class PruneGradual(TrainingMethod):
     source: ClassVar[str] = (
         "Zhu and Gupta 2017 (arXiv:1710.01878), equation 1; Han et al. 2015 (arXiv:1506.02626), iterative pruning; "
         "Frankle and Carbin 2019 (arXiv:1803.03635), the lottery ticket; Renda et al. 2020 (arXiv:2003.02389), "
-        "learning rate rewinding; lamp: Lee et al. 2021 (arXiv:2010.07611)"
+        "learning rate rewinding; taylor: Molchanov et al. 2019 (arXiv:1906.10771), equation 8; lamp: Lee et al. 2021 "
+        "(arXiv:2010.07611)"
     )
+    version: ClassVar[int] = 2
     op_types: ClassVar[frozenset[str] | None] = None
     example: ClassVar[Mapping[str, Any]] = {
         "method": "prune_gradual",
@@ -42,10 +44,11 @@ class PruneGradual(TrainingMethod):
     method: Literal["prune_gradual"] = "prune_gradual"
     sparsity: float = Field(gt=0, lt=1, description="share of weights that are zero afterwards; exact to one")
     criterion: Literal["magnitude", "lamp", "random", "gradient", "snip", "taylor"] = Field(
-        "magnitude",
-        description="which weights leave first: small ones; small beside the larger ones of their layer, which "
-        "small layers stand better where nearly all leave (lamp); any; or those that the loss owes little to "
-        "(|g|, |w g| or (w g)^2 with the gradient g)",
+        "taylor",
+        description="which weights leave first: those that the loss owes little to (|g|, |w g| or (w g)^2 with the "
+        "gradient g), of which taylor stands it best that layers differ in scale, and that weights are cut off from "
+        "the output; small ones, which may empty a whole layer; small ones beside the larger ones of their layer "
+        "(lamp); or any",
     )
     scope: Literal["global", "layer"] = Field(
         "global", description="one cut through all layers together, or one in each layer"

@@ -17,9 +17,11 @@ from compression.pruning.zeros import ZEROS_ONLY
 from compression.training.constraints import Masks
 from compression.training.keeping import State
 from compression.training.loop import Plan, train
+from compression.training.objectives import Imitation
 from compression.training.outcomes import finish, stored
 from compression.training.record import TrainingRecord
 from compression.training.run import Training, prepare
+from compression.training.sensing import OutputNoise
 from compression.training.settings import TrainingMethod
 from compression.weight_targets import find_targets
 
@@ -57,7 +59,8 @@ def prune_gradually(
     Raises:
         CompressionError: the model cannot be trained, or the initial one's weights are others.
     """
-    training = prepare(model, settings, context)
+    # An initial model has no normalizations to go back to.
+    training = prepare(model, settings, context, restore=wish.initial is None)
     before = stored(training)
     rounds = _Rounds(training=training, settings=settings, wish=wish, context=context)
     rounds.go()
@@ -149,9 +152,11 @@ class _Rounds:
             return layer_adaptive(training.view, self.names)
         if criterion == "random":
             return at_random(training.view, self.names, self.context.seed * 1000 + number)
+        # From its own outputs a model differs by nothing at first: what counts is how far they would move.
+        objective = OutputNoise() if isinstance(training.objective, Imitation) else training.objective
         batches = training.batches
         rows = batches.training_rows[:SENSED]
-        return sensitivities(training.view, training.objective, batches.each(rows), self.names, criterion)
+        return sensitivities(training.view, objective, batches.each(rows), self.names, criterion)
 
     def _train(self, number: int) -> TrainingRecord:
         training, wish = self.training, self.wish
@@ -176,6 +181,7 @@ class _Rounds:
                 precision=training.precision,
             ),
             keeper=training.keeper,
+            settle=training.settle,
         )
 
     def _span(self, number: int) -> tuple[float, float]:

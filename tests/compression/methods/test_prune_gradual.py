@@ -46,7 +46,7 @@ def zeros(model: ir.Model) -> int:
 TOTAL = 64 * 24 + 24 * 10
 
 
-@pytest.mark.parametrize("criterion", ["magnitude", "random", "gradient", "snip", "taylor"])
+@pytest.mark.parametrize("criterion", ["magnitude", "lamp", "random", "gradient", "snip", "taylor"])
 def test_reaches_the_target_to_one_weight(tmp_path: Path, criterion: str) -> None:
     outcome = grown(tmp_path, criterion=criterion)
     assert zeros(outcome.model) == round(0.8 * TOTAL)
@@ -54,6 +54,18 @@ def test_reaches_the_target_to_one_weight(tmp_path: Path, criterion: str) -> Non
         [0.8 - 0.8 * (2 / 3) ** 3, 0.8 - 0.8 * (1 / 3) ** 3, 0.8]
     )
     assert criterion in outcome.notes[2]
+
+
+@pytest.mark.parametrize("criterion", ["snip", "taylor"])
+def test_without_labels_counts_how_far_the_outputs_would_move(tmp_path: Path, criterion: str) -> None:
+    """The distance from the model's own outputs has no gradient, by which all weights would be equal."""
+    model = mlp(tmp_path / "model")
+    before = arrays(model)["first.w"]
+    data = digits_data(tmp_path / "d", 200, labels=False)
+    grown(tmp_path, model, data, criterion=criterion, rounds=1, sparsity=0.5, learning_rate=1e-30)
+    gone = arrays(model)["first.w"] == 0
+    assert 0 < gone.sum() < gone.size
+    assert np.abs(before[gone]).mean() < 0.8 * np.abs(before[~gone]).mean()
 
 
 def test_a_tenth_of_the_weights_does_nearly_as_well(tmp_path: Path) -> None:
