@@ -97,8 +97,10 @@ def _fold(layer: ir.Node, norm: ir.Node, fresh: Callable[[str], str]) -> None:
 
 
 def _scaled(weight: np.ndarray, factor: np.ndarray, axis: int, groups: int) -> np.ndarray:
-    """The weight with every output channel times its factor, and no zero below zero. Groups lie along the first
-    axis."""
+    """The weight with every output channel times its factor. Groups lie along the first axis.
+
+    A pruned zero stays 0 where the factor is negative.
+    """
     if groups == 1:
         wide = factor.reshape([-1 if index == axis else 1 for index in range(weight.ndim)])
         scaled: np.ndarray = weight.astype(np.float64) * wide

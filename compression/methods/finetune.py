@@ -16,16 +16,17 @@ class Finetune(TrainingMethod):
     """Trains the model as it is, keeping what earlier steps made: zeros, shared values, quantizers.
 
     Pruned weights stay zero, entries of a codebook stay equal, and through QuantizeLinear gradients pass as if
-    it did not round (straight through), with its scales as they are. Labels decide what is learned; without
-    them the original model's outputs are. Of all epochs the best on a validation split is kept, the model as
-    it came among them.
+    it did not round (straight through), with its scales as they are. Convolutions of a deep network into which
+    BatchNormalization was folded have it back while they train. Labels decide what is learned; without them the
+    original model's outputs are. Of all epochs the best on a validation split is kept, the model as it came among
+    them.
     """
 
     title: ClassVar[str] = "Recover accuracy by training, keeping zeros, shared values and quantizers"
     source: ClassVar[str] = (
         "Han et al. 2015 (arXiv:1506.02626), section 3.3, retraining with the mask; Han et al. 2016 "
         "(arXiv:1510.00149), section 3.3, trained centroids; Bengio et al. 2013 (arXiv:1308.3432), "
-        "the straight-through estimator"
+        "the straight-through estimator; Wu and Johnson 2021 (arXiv:2105.07576), section 3, precise statistics"
     )
     version: ClassVar[int] = 2
     example: ClassVar[Mapping[str, Any]] = {"method": "finetune", "epochs": 3, "learning_rate": 5e-4}

@@ -21,7 +21,9 @@ class PruneGradual(TrainingMethod):
     Kernels and matrices are pruned; everything that is selected trains, and zeros stay zeros. All rounds share one
     schedule of the learning rate, or each goes through it anew (`rewind: learning_rate`). With `rewind: weights` the
     weights that stay go back after each cut: to those of an uploaded initial checkpoint (the lottery ticket), or to
-    those that the step found. Of the last training the best epoch on the validation split is kept.
+    those that the step found. Of the last training the best epoch on the validation split is kept. Convolutions of a
+    deep network into which BatchNormalization was folded have it back while they train (not with `initial`, which has
+    none to go back to).
     """
 
     title: ClassVar[str] = "Prune and retrain in rounds, with rewinding where asked for"
