@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from benchmarks.measuring import Kept
 from benchmarks.methods_page import page
 from benchmarks.methods_rows import INITIAL, OTHER, ROWS
-from benchmarks.methods_run import Bench, Finished, Row, measure_again, run_row
+from benchmarks.methods_run import Bench, Finished, Row, is_current, measure_again, run_row
 from compression.errors import CompressionError
 
 PAGE = Path(__file__).with_suffix(".md")
@@ -36,7 +36,7 @@ def main() -> None:
         found = KEPT.read().get(row.key)
         if options.time and found is not None:
             KEPT.keep(row.key, measure_again(bench, row, found))
-        elif not options.time and (options.again or not _is_current(row, found)):
+        elif not options.time and (options.again or found is None or not is_current(row, found)):
             _run(bench, row)
     PAGE.write_text(page(ROWS, KEPT.read()))
 
@@ -55,11 +55,6 @@ def _models(bench: Bench, row: Row) -> Iterator[tuple[str, Path]]:
     for id, seed in ((INITIAL, 0), (OTHER, 1)):
         if id in named:
             yield id, bench.initial(row.network, seed)
-
-
-def _is_current(row: Row, found: Finished | None) -> bool:
-    """Whether what is kept came from what the row says now."""
-    return found is not None and list(found.steps) == list(row.steps) and found.images == row.images
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ from itertools import groupby
 import torch
 
 from benchmarks.methods_rows import EXPECTATIONS, Expectation
-from benchmarks.methods_run import EPOCHS, MNIST, Finished, Row
+from benchmarks.methods_run import EPOCHS, MNIST, Finished, Row, is_current
 from compression.measurements import ModelMeasurement
 
 TRAINING_IMAGES = 60_000
@@ -24,8 +24,8 @@ def _head(finished: Mapping[str, Finished]) -> Iterator[str]:
     yield "# Pruning, sparse learning and distillation, measured\n"
     yield "Written by `python -m benchmarks.methods --mnist FOLDER`, and once more with `--time`, with"
     yield f"torch {torch.__version__.partition('+')[0]}, Python {platform.python_version()}"
-    device = next((row.measurements.device for row in finished.values()), "")
-    yield f"on {device}.\n"
+    devices = dict.fromkeys(row.measurements.device for row in finished.values())
+    yield f"on {' and '.join(devices)}.\n"
     yield f"Networks are trained on all {TRAINING_IMAGES:,} training images by benchmarks/networks.py; the share of"
     yield "these that the steps learn from is told with each row. Accuracy is that on all 10,000 test images. The steps"
     yield "with their parameters are in benchmarks/methods_rows.py.\n"
@@ -59,7 +59,7 @@ def _network(network: str, rows: Sequence[Row], finished: Mapping[str, Finished]
     for row in rows:
         found = finished[row.key]
         yield _line(
-            row.name,
+            _named(row, found, first),
             found.measurements.compressed,
             (
                 _change(found),
@@ -70,6 +70,13 @@ def _network(network: str, rows: Sequence[Row], finished: Mapping[str, Finished]
             timed=found.timed,
         )
     yield ""
+
+
+def _named(row: Row, found: Finished, first: Finished) -> str:
+    """With a mark where a method has changed since, and where the row began with another training of the network."""
+    began, listed = (one.measurements.original.metrics["accuracy"].value for one in (found, first))
+    elsewhere = "" if began == listed else f" (from {began:.2%}, trained on {found.measurements.device})"
+    return f"{row.name}{'' if is_current(row, found) else ' *'}{elsewhere}"
 
 
 def _line(name: str, model: ModelMeasurement, more: tuple[str, str, str, str], *, timed: bool) -> str:
@@ -103,4 +110,5 @@ def _legend() -> Iterator[str]:
     yield "Changes are in points of accuracy, in brackets the 95% interval of the paired change. Latency is that of"
     yield "one image on one thread of onnxruntime, the speedup the median of paired runs with its 95% interval, both"
     yield "as every job measures them. Zeros alone make a file smaller only where it is deflated or packed, and no"
-    yield "dense kernel faster. Steps ran on one thread."
+    yield "dense kernel faster. Steps ran on one thread. A star marks what an earlier version of a method made, or an"
+    yield "earlier recipe."

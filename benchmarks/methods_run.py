@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from compression.job import Job
 from compression.measurements import Measurements
 from compression.method import Role
 from compression.pipeline import run
+from compression.registry import METHODS
 from compression.spec import CompressionSpec
 
 Step = Mapping[str, Any]
@@ -46,6 +47,8 @@ class Finished(BaseModel):
     seconds: float
     measurements: Measurements
     timed: bool = False
+    versions: tuple[int, ...] = ()
+    """Of the steps' methods when it ran; none where all were the first."""
 
     @property
     def accuracy(self) -> float:
@@ -54,6 +57,18 @@ class Finished(BaseModel):
     @property
     def change(self) -> float:
         return self.measurements.metric_changes["accuracy"].change.value
+
+
+def is_current(row: Row, found: Finished) -> bool:
+    """Whether what was kept came from what the row says now, by its methods as they are now."""
+    ran = found.versions or (1,) * len(found.steps)
+    same = list(found.steps) == list(row.steps) and found.images == row.images
+    return same and ran == versions(row.steps)
+
+
+def versions(steps: Sequence[Step]) -> tuple[int, ...]:
+    """Of the methods as they are now."""
+    return tuple(METHODS[step["method"]].version for step in steps)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +136,11 @@ def run_row(bench: Bench, row: Row, models: Mapping[str, Path]) -> Finished:
     shutil.copyfile(folder / "steps" / str(len(row.steps) - 1) / "model.onnx", kept)
     shutil.rmtree(folder)
     return Finished(
-        steps=row.steps, images=row.images, seconds=sum(seconds), measurements=brief(result.measurements)
+        steps=row.steps,
+        images=row.images,
+        seconds=sum(seconds),
+        measurements=brief(result.measurements),
+        versions=versions(row.steps),
     )
 
 
