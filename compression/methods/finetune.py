@@ -47,7 +47,7 @@ class Finetune(TrainingMethod):
         from compression.training.run import prepare, repeatable
 
         with repeatable(context):
-            training = prepare(model, self, context)
+            training = prepare(model, self, context, restore=True)
             kept, words = preserved(model, training.view, zeros=self.keep_zeros, shared=self.keep_shared)
             record = train(
                 training.view,

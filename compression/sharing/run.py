@@ -110,8 +110,7 @@ def _train(
     from compression.training.run import prepare
 
     later = _later(context)
-    # Folding would scale each channel's shared values by another factor.
-    training = prepare(model, settings, later, restore=False)
+    training = prepare(model, settings, later)
     books = [(item.value.name or "", item.book) for item in shared if item.book is not None]
     shapes = {name: training.view.weights[name].shape for name, _ in books}
     masks = {

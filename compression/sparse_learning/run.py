@@ -30,8 +30,7 @@ def learn(model: "ir.Model", wish: Wish, settings: TrainingMethod, context: Step
     Raises:
         CompressionError: the model cannot be trained so, or nothing in it can be penalised.
     """
-    # Behind a normalization the size of a kernel changes nothing, so that a penalty would press on nothing.
-    training = prepare(model, settings, context, restore=False)
+    training = prepare(model, settings, context)
     kept, words = preserved(model, training.view, zeros=wish.keep_zeros, shared=False)
     parts, left_alone = find_parts(training, wish.penalty, wish.groups)
     shrinking = Shrinking(

@@ -75,7 +75,7 @@ def load_for_training(
 
 
 def prepare(
-    model: "ir.Model", settings: TrainingMethod, context: StepContext, *, restore: bool = True
+    model: "ir.Model", settings: TrainingMethod, context: StepContext, *, restore: bool = False
 ) -> Training:
     """All that is needed before the first step.
 
@@ -83,7 +83,8 @@ def prepare(
         model: what trains.
         settings: of the training.
         context: data and device.
-        restore: whether folded normalizations may come back while it trains; `finish` folds them again.
+        restore: whether folded normalizations may come back while it trains; `finish` folds them again. Not where
+            the size of a kernel counts, as under a penalty or on a grid: folding scales each channel.
 
     Raises:
         CompressionError: the model cannot be trained so, or the data does not fit.
