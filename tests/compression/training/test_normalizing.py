@@ -12,6 +12,7 @@ import torch
 from compression.checkpoints import NoCheckpoints
 from compression.graph import interface, layers, load
 from compression.graph.trainable import TrainableGraph
+from compression.methods.distill import Distill
 from compression.methods.finetune import Finetune
 from compression.methods.prune_gradual import PruneGradual
 from compression.methods.prune_magnitude import PruneMagnitude
@@ -154,6 +155,17 @@ def test_exact_sparsity_survives_the_folding(tmp_path: Path) -> None:
     assert sum(int((array == 0).sum()) for array in kernels) == round(
         0.8 * sum(array.size for array in kernels)
     )
+
+
+def test_a_narrower_student_with_hints_leaves_no_trace(tmp_path: Path) -> None:
+    data = digits_data(tmp_path / "d", 100, images=True)
+    model = network(tmp_path)
+    step = Distill(epochs=1, derive={"width": 0.5}, features={"weight": 0.1})
+    outcome = step.apply(model, context(tmp_path, data))
+    assert any("BatchNormalization" in note for note in outcome.notes)
+    assert names(outcome.model) == names(model)
+    assert arrays(outcome.model).keys() == arrays(model).keys()
+    assert arrays(outcome.model)["conv1.w"].shape == (4, 4, 3, 3)
 
 
 @pytest.mark.parametrize("dies_at", [(3,), (9, 4)])
