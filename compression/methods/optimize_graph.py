@@ -17,14 +17,18 @@ if TYPE_CHECKING:
 class OptimizeGraph(Method):
     """Folds constants and BatchNormalization, drops dead and repeated nodes and weights, keeps every output.
 
+    HardSigmoid and HardSwish that an exporter spelt out as Add, Clip and Div become HardSigmoid, which is faster.
+
     Nothing is rounded or dropped that an output depends on. A layer that is left out keeps its weights to
     the last bit: nothing is folded into it.
     """
 
+    version: ClassVar[int] = 2
     title: ClassVar[str] = "Fold constants and normalization, drop what no output needs"
     source: ClassVar[str] = (
         "BatchNormalization into the layer before it: Jacob et al. 2018 (arXiv:1712.05877), section 3.2, "
-        "w' = w * gamma / sqrt(var + eps), b' = (b - mean) * gamma / sqrt(var + eps) + beta"
+        "w' = w * gamma / sqrt(var + eps), b' = (b - mean) * gamma / sqrt(var + eps) + beta; "
+        "HardSwish: Howard et al. 2019 (arXiv:1905.02244), section 5.2"
     )
     changes: ClassVar[tuple[Change, ...]] = ("structure", "values")
     example: ClassVar[Mapping[str, Any]] = {"method": "optimize_graph"}

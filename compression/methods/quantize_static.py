@@ -23,7 +23,7 @@ class QuantizeStatic(NarrowingMethod):
     slower on this device, nothing but the weights' storage changes, and the report says so.
     """
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     title: ClassVar[str] = "Compute in 8-bit integers with calibrated ranges, where it pays"
     source: ClassVar[str] = (
         "Jacob et al. 2018, Quantization and training of neural networks for efficient "

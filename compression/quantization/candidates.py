@@ -36,7 +36,7 @@ class Candidate:
     name: str
     groups: frozenset[str]
     layers: frozenset[str]
-    """Layers that compute in integers."""
+    """Layers that compute in integers; none where the model only has fewer nodes than the original."""
     model: ir.Model
     weight_sqnr_db: Mapping[str, float]
     stored: tuple[LayerOutcome, ...]

@@ -58,6 +58,8 @@ class Placement:
     """Draws all samples that there are, for the winner alone: a rare one that spoils it may not be among the few."""
     timed: bool = True
     """Whether speed can be measured here; else the first accurate candidate is taken."""
+    floats: bool = False
+    """Whether a candidate without integers takes part: the prepared model may be faster for its fewer nodes."""
     problems: list[str] = field(default_factory=list)
     _deadline: float = 0.0
     _noise: dict[str, float] = field(default_factory=dict)
@@ -97,7 +99,7 @@ class Placement:
             (accurate if self._accurate(mended) else strayed).append(mended)
             if accurate and not self.timed:
                 return self._decided([mended], strayed)
-        timed = [*self._timed(accurate, self.seconds / 4)]
+        timed = [*self._timed([*accurate, *self._floats()], self.seconds / 4)]
         return self._decided(self._settled([*timed, *self._narrowed(timed)]), strayed)
 
     def _decided(self, found: Sequence[Candidate], strayed: Sequence[Candidate]) -> Decision:
@@ -187,6 +189,12 @@ class Placement:
             if built:
                 yield count / len(self.integers.ladder), built
 
+    def _floats(self) -> Iterator[Candidate]:
+        if self.floats and self.timed:
+            built = self._build("no layer", frozenset(), frozenset())
+            if built and self._accurate(built):
+                yield built
+
     def _build(
         self,
         name: str,
@@ -200,7 +208,7 @@ class Placement:
         first `samples`."""
         model = self.prepared.clone()
         written = self.integers.write(model, layers, groups)
-        if not written:
+        if layers and not written:
             return None
         stored = self._store(model, self.layers - set(written)) if whole else ()
         try:

@@ -120,8 +120,8 @@ def quantize_statically(
     ground = prepare(model, chosen, options, context)
     if isinstance(ground, StepOutcome):
         return ground
-    decision = choose(ground.search, options)
-    if decision.chosen is None:
+    decision = choose(replace(ground.search, floats=True), options)
+    if decision.chosen is None or not decision.chosen.layers:
         return ground.told(decision, (), {})
     recovered = recover(ground.search, decision.chosen, options.recovery)
     return ground.told(decision.choosing(recovered.candidate), recovered.notes, recovered.details)

@@ -83,6 +83,8 @@ def _won(winner: Candidate, reasons: Reasons, details: Mapping[str, Any]) -> Ste
 
 
 def _with_reason(outcome: LayerOutcome, reasons: Reasons, winner: Candidate) -> LayerOutcome:
+    if not winner.layers:
+        return outcome
     if outcome.layer in winner.dropped:
         reason: str | None = "integers there spoil the outputs"
     else:
@@ -91,12 +93,13 @@ def _with_reason(outcome: LayerOutcome, reasons: Reasons, winner: Candidate) -> 
 
 
 def _no_winner(decision: Decision) -> str:
-    if not decision.tried:
+    tried = [item for item in decision.tried if item.layers]
+    if not tried:
         return "no part of this model can compute in integers" + _first(decision.problems)
-    timed = [item for item in decision.tried if item.speed is not None]
+    timed = [item for item in tried if item.speed is not None]
     if not timed:
-        best = max(decision.tried, key=lambda item: item.fidelity.sqnr_db)
-        reached = f"the best of {len(decision.tried)} candidates reaches {best.fidelity.sqnr_db:.1f} dB"
+        best = max(tried, key=lambda item: item.fidelity.sqnr_db)
+        reached = f"the best of {len(tried)} candidates reaches {best.fidelity.sqnr_db:.1f} dB"
         return f"integers spoil the outputs: {reached}"
     best = max(timed, key=lambda item: item.speed.speedup if item.speed else 0.0)
     speedup = best.speed.speedup if best.speed else 0.0
@@ -112,6 +115,9 @@ def _winner_sentence(winner: Candidate, count: int) -> str:
     speed = f", {winner.speed.speedup:.2f}x the original's speed" if winner.speed else ", not timed"
     db = winner.fidelity.sqnr_db
     true = f", outputs at {db:.1f} dB" if winner.fidelity.comparable and abs(db) != float("inf") else ""
+    if not winner.layers:
+        stored = "only its weights are stored as integers"
+        return f"no integers: with fewer nodes the model computes in floats{speed}{true}; {stored}"
     left = count - len(winner.layers)
     rest = f"; {left} others compute in floats from int8 weights" if left else ""
     return f"integers in {winner.name}: {len(winner.layers)} layers{speed}{true}{rest}"

@@ -154,3 +154,54 @@ def test_cleaning_is_repeatable(tmp_path):
     assert first == save(clean(load(path)), tmp_path / "b.onnx")[0].read_bytes()
     again = clean(ir.load(tmp_path / "a.onnx"))
     assert len(again.graph) == len(load(tmp_path / "a.onnx").graph)
+
+
+SPELT = {
+    "swish, divided": ("a = Add(x, three) c = Clip(a, zero, six) p = Mul(x, c) y = Div(p, six)", 1),
+    "swish, multiplied": ("a = Add(three, x) c = Clip(a, zero, six) p = Mul(c, x) y = Mul(sixth, p)", 1),
+    "sigmoid": ("a = Add(x, three) c = Clip(a, zero, six) y = Div(c, six)", 0),
+    "other numbers": ("a = Add(x, one) c = Clip(a, zero, two) p = Mul(x, c) y = Div(p, two)", 1),
+    "read further": ("a = Add(x, three) c = Clip(a, zero, six) p = Mul(x, c) h = Div(p, six) y = Relu(h)", 1),
+}
+NUMBERS = {"zero": 0, "one": 1, "two": 2, "three": 3, "six": 6, "sixth": 1 / 6}
+NUMBERS = {name: np.asarray(number, np.float32) for name, number in NUMBERS.items()}
+EDGES = np.asarray([[-1e9, -9, -3.0001, -3, -1, -0.0, 0, 0.7, 2.9999, 3, 8, 1e9]], np.float32)
+
+
+@pytest.mark.parametrize("case", SPELT)
+def test_a_hard_sigmoid_that_is_spelt_out_becomes_one_node(tmp_path, case):
+    body, products = SPELT[case]
+    path = write(tmp_path / "m.onnx", f"{HEADER}g (float[1,12] x) => (float[1,12] y) {{ {body} }}", **NUMBERS)
+    left = cleaned(path, {"x": EDGES}, rtol=1e-6)
+    assert left["HardSigmoid"] == 1 and left["Mul"] == products
+    assert not left.keys() & {"Add", "Clip", "Div"}
+
+
+def test_bounds_of_clip_may_be_attributes(tmp_path):
+    header = '<ir_version: 8, opset_import: ["" : 10]>\n'
+    body = "a = Add(x, three) c = Clip<min=0.0, max=6.0>(a) p = Mul(x, c) y = Div(p, six)"
+    path = write(tmp_path / "m.onnx", f"{header}g (float[1,12] x) => (float[1,12] y) {{ {body} }}", **NUMBERS)
+    assert cleaned(path, {"x": EDGES}, rtol=1e-6) == {"HardSigmoid": 1, "Mul": 1}
+
+
+NOT_SPELT = {
+    "another divisor": "a = Add(x, three) c = Clip(a, zero, six) p = Mul(x, c) y = Div(p, two)",
+    "from one on": "a = Add(x, three) c = Clip(a, one, six) p = Mul(x, c) y = Div(p, six)",
+    "the divisor divided": "a = Add(x, three) c = Clip(a, zero, six) p = Mul(x, c) y = Div(six, p)",
+    "read in between": "a = Add(x, three) c = Clip(a, zero, six) p = Mul(x, c) d = Div(p, six) y = Add(c, d)",
+    "times another": "a = Add(x, three) c = Clip(a, zero, six) r = Relu(x) p = Mul(r, c) y = Div(p, six)",
+}
+
+
+@pytest.mark.parametrize("case", NOT_SPELT)
+def test_what_only_looks_like_a_hard_sigmoid_stays(tmp_path, case):
+    text = f"{HEADER}g (float[1,12] x) => (float[1,12] y) {{ {NOT_SPELT[case]} }}"
+    left = cleaned(write(tmp_path / "m.onnx", text, **NUMBERS), {"x": np.clip(EDGES, 0.5, 9)})
+    assert left["HardSigmoid"] == 0 and left["Clip"] == 1
+
+
+def test_a_number_that_widens_its_tensor_stays(tmp_path):
+    text = f"{HEADER}g (float[12] x) => (float[1,12] y) {{ a = Add(x, three) c = Clip(a, zero, six) y = Div(c, six) }}"
+    wide = {**NUMBERS, "three": np.full((1, 1), 3, np.float32)}
+    left = cleaned(write(tmp_path / "m.onnx", text, **wide), {"x": EDGES[0]})
+    assert left["HardSigmoid"] == 0

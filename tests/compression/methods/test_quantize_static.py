@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -13,6 +14,8 @@ from compression.errors import DataMissing, NotApplicable
 from compression.graph import inspect_model, layers
 from compression.methods.quantize_static import QuantizeStatic
 from compression.quantization.affine import sqnr_db
+from compression.quantization.latency import Speed
+from compression.quantization.placement import Placement
 from compression.quantization.recovery.shifting import shift
 from tests.compression.quantization import graphs
 
@@ -278,3 +281,41 @@ def test_the_integers_learned_are_those_in_the_file(tmp_path, monkeypatch):
     stored = [numpy_helper.to_array(item) for item in onnx.load(path).graph.initializer]
     (weight,) = (item for item in stored if item.dtype == np.int8 and item.ndim == 4)
     np.testing.assert_array_equal(weight.reshape(made[0].shape), made[0])
+
+
+def spelt_hard_swish():
+    """A convolution and HardSwish as exporters for operator sets below 14 write it."""
+    numbers = {"three": 3, "zero": 0, "six": 6}
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"], name="conv"),
+        helper.make_node("Add", ["c", "three"], ["a"]),
+        helper.make_node("Clip", ["a", "zero", "six"], ["k"]),
+        helper.make_node("Mul", ["c", "k"], ["p"]),
+        helper.make_node("Div", ["p", "six"], ["y"]),
+    ]
+    stored = [numpy_helper.from_array(np.float32(number), name) for name, number in numbers.items()]
+    image = ("x", TensorProto.FLOAT, ["n", 16, 8, 8])
+    out = ("y", TensorProto.FLOAT, ["n", 32, 6, 6])
+    return graphs.build(nodes, [graphs.weight("w", 32, 16, 3, 3), *stored], [image], [out])
+
+
+@pytest.mark.parametrize(("integers", "floats"), [(0.9, 1.5), (1.6, 1.2), (0.9, 1.0)])
+def test_the_same_floats_with_fewer_nodes_take_part(integers, floats, tmp_path, monkeypatch):
+    def timed(self, candidates, seconds):
+        speeds = [integers if candidate.layers else floats for candidate in candidates]
+        found = [Speed(speedup=s, low=s - 0.05, high=s + 0.05, latency_ms=1.0, rounds=9) for s in speeds]
+        return tuple(replace(item, speed=speed) for item, speed in zip(candidates, found, strict=True))
+
+    monkeypatch.setattr(Placement, "_timed", timed)
+    model = spelt_hard_swish()
+    outcome, path = run(model, tmp_path)
+    made = kinds(path)
+    assert ("QuantizeLinear" in made) == (integers > floats)
+    # Of equally fast ones the original's graph stays.
+    assert ("HardSigmoid" in made) == (max(integers, floats) > 1.05)
+    assert fidelity(model, tmp_path, path) > 20
+    if floats > max(integers, 1.05):
+        assert outcome.notes[0].startswith(
+            "no integers: with fewer nodes the model computes in floats, 1.50x"
+        )
+        assert outcome.layers[0].changed and "int8" in outcome.layers[0].note
