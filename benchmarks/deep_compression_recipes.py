@@ -29,6 +29,7 @@ CONNECTED: Step = {
     "max_sparsity": 0.99,
 }
 """Takes out units that no path goes through any more."""
+PACKED: tuple[Step, ...] = ({"method": "strip_metadata"}, {"method": "pack"})
 
 
 def _pruned(sparsity: float, *, criterion: str, rounds: int, final_epochs: int, **further: float) -> Step:
@@ -57,7 +58,7 @@ def _stored(*, epochs: int, rate: float = 0.002, **further: float) -> tuple[Step
         **LEARN,
         **further,
     }
-    return shared, {"method": "strip_metadata"}, {"method": "pack"}
+    return shared, *PACKED
 
 
 NO_LOSS, SMALLEST = "no loss", "smaller still"
@@ -90,9 +91,17 @@ RECIPES: Sequence[Recipe] = (
         network="lenet5",
         aim=SMALLEST,
         steps=(
-            _pruned(0.993, criterion="lamp", rounds=6, final_epochs=4),
+            {"method": "prune_channels", "sparsity": 0.7, "round_to": 1},
+            {
+                "method": "entropy_penalized_training",
+                "rate": 0.3,
+                "epochs": 8,
+                "learning_rate": 2e-3,
+                "warmup": 0.05,
+                "batch_size": 64,
+            },
             CONNECTED,
-            *_stored(epochs=1, rate=0.01),
+            *PACKED,
         ),
     ),
 )

@@ -36,10 +36,15 @@ class Code:
     def slope(self, places: Tensor) -> Tensor:
         """By how many bits the next whole number above each place is dearer than the one below.
 
-        It is the derivative of the bits drawn as straight lines from one whole number to the next.
+        It is the derivative of the bits drawn as straight lines from one whole number to the next; the first and the
+        last line go on beyond -m and m.
         """
-        below = places.floor()
-        return self.bits(below + 1) - self.bits(below)
+        most = len(self.values) // 2
+        below = (places.floor() + most).clamp_(0, 2 * most - 1).long().reshape(-1)
+        away = torch.zeros(2 * most, device=places.device)
+        away[most - 1], away[most] = -1.0, 1.0
+        beside = self.values.diff().index_select(0, below).reshape(places.shape)
+        return beside.addcmul_(away.index_select(0, below).reshape(places.shape), self.other - self.zero)
 
 
 def fitted(numbers: Tensor) -> Code:

@@ -41,7 +41,7 @@ def test_what_is_alone_in_its_row_and_column_is_dear() -> None:
 def test_the_slope_is_that_of_straight_lines_between_whole_numbers() -> None:
     numbers = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, -1.0, 2.0, -3.0])
     code = fitted(numbers)
-    places = torch.tensor([0.3, -0.3, 0.9, -1.0, 1.4, -2.6, 0.0, 2.5, 7.5, -9.5])
+    places = torch.tensor([0.3, -0.3, 0.9, -1.0, 1.4, -2.6, 0.0, 2.5, -3.2, 3.7])
 
     def drawn(at: torch.Tensor) -> torch.Tensor:
         below, share = at.floor(), at - at.floor()
@@ -50,6 +50,7 @@ def test_the_slope_is_that_of_straight_lines_between_whole_numbers() -> None:
     slope = (drawn(places + 0.05) - drawn(places + 0.01)) / 0.04
     np.testing.assert_allclose(code.slope(places).numpy(), slope.numpy(), atol=1e-4)
     assert code.slope(torch.tensor([0.4])) > 0 > code.slope(torch.tensor([-0.4]))
+    assert code.slope(torch.tensor([-7.4])) == code.slope(torch.tensor([-3.4])) < 0
 
 
 def test_all_zeros_take_next_to_nothing() -> None:
