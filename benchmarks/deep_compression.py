@@ -9,6 +9,7 @@ stay in deep_compression.json. benchmarks/images.py says where the digits come f
 
 import argparse
 import hashlib
+import os
 import time
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -25,6 +26,7 @@ from benchmarks.measuring import Kept
 from benchmarks.methods_run import EPOCHS
 from benchmarks.networks import trained
 from compression.coding import unpack_file
+from compression.runtime import device_description
 
 PAGE = Path(__file__).with_suffix(".md")
 KEPT = Kept(PAGE.with_suffix(".json"), Row, [recipe.key for recipe in RECIPES])
@@ -70,6 +72,7 @@ def _run(client: Client, recipe: Recipe, digits: Images, folder: Path) -> Row:
         packed_bytes=packed.stat().st_size,
         errors_before=_errors(network, digits),
         errors_after=_errors(opened, digits),
+        device=f"{device_description('cpu')}, {os.cpu_count()} threads",
         layers=layers_of(opened, packed),
     )
 

@@ -1,7 +1,6 @@
 """The page of deep_compression.py: what each file holds, layer by layer, beside the paper's figures."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from benchmarks.deep_compression_recipes import COPIES, HAN, LAYERS, PUBLISHED, 
 from compression.coding import inspect
 from compression.coding.chunks import encode_chunk
 from compression.coding.codec import Units
-from compression.runtime import device_description
 
 DIGITS = 10_000
 _INDICES = "_indices"
@@ -54,6 +52,8 @@ class Row(BaseModel):
     packed_bytes: int
     errors_before: int
     errors_after: int
+    device: str
+    """Where it was trained and measured."""
     layers: tuple[LayerRow, ...]
 
     @property
@@ -91,14 +91,15 @@ def _layer(name: str, tensors: Mapping[str, np.ndarray], stored: Mapping[str, in
 
 
 def page(rows: Mapping[str, Row]) -> str:
-    return "\n".join([*_head(), *_whole(rows), *_each(rows)]) + "\n"
+    return "\n".join([*_head(rows), *_whole(rows), *_each(rows)]) + "\n"
 
 
-def _head() -> Iterator[str]:
+def _head(rows: Mapping[str, Row]) -> Iterator[str]:
+    devices = ", or on ".join(dict.fromkeys(row.device for row in rows.values()))
     copies = " and ".join(f"{count} for {network}" for network, count in COPIES.items())
     yield "# Deep Compression, reproduced and passed\n"
     yield "Written by `python -m benchmarks.deep_compression --mnist FOLDER` on"
-    yield f"{device_description('cpu')}, {os.cpu_count()} threads.\n"
+    yield f"{devices}: each row with a network that was trained there.\n"
     yield "LeNet-300-100 and LeNet-5 (266,610 and 431,080 parameters) are trained on MNIST as benchmarks/networks.py"
     yield "says, uploaded, and compressed by jobs through the HTTP API. The jobs' training data are MNIST's 60,000"
     yield f"digits and distorted copies of each ({copies}), which the networks"

@@ -1,6 +1,6 @@
 """Entropy-penalised training from end to end: finds the tensors, trains them on their grids, tells what they take."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,9 +10,10 @@ from compression.entropy_training.grid import OnGrid, step_of
 from compression.errors import NotApplicable
 from compression.graph import layers
 from compression.method import LayerOutcome, StepContext, StepOutcome
-from compression.training.constraints import preserved
+from compression.training.constraints import Constraint, preserved
 from compression.training.loop import Plan, train
 from compression.training.outcomes import finish, stored
+from compression.training.record import TrainingRecord
 from compression.training.run import Training, prepare
 from compression.training.settings import TrainingMethod
 from compression.weight_targets import Target, find_targets
@@ -35,11 +36,23 @@ class Wish:
 
 @dataclass(frozen=True)
 class Taken:
-    """What a tensor's numbers take, estimated."""
+    """What the numbers of a tensor, or of several, take, estimated."""
 
     bits: float
     zeros: int
     weights: int
+
+    @classmethod
+    def together(cls, parts: Iterable["Taken"]) -> "Taken":
+        bits, zeros, weights = zip(*((one.bits, one.zeros, one.weights) for one in parts), strict=True)
+        return cls(sum(bits), sum(zeros), sum(weights))
+
+    @property
+    def bits_per_weight(self) -> float:
+        return self.bits / self.weights
+
+    def words(self) -> str:
+        return f"about {self.bits / 8:,.0f} bytes once coded, {self.zeros:,} of {self.weights:,} are zero"
 
 
 def train_by_rate(
@@ -56,13 +69,42 @@ def train_by_rate(
     steps = _steps(training, wish)
     weights = sum(training.view.weights[name].numel() for name in steps)
     grid = OnGrid(training.view, steps, rate=wish.rate / weights, state=training.keeper.method)
+    record = _train(training, (grid, *kept, *training.constraints), settings, context)
+    taken = _taken(grid, training)
+    told = {name: f"kept {text}" for name, text in words.items()}
+    outcomes = finish(training, told, done="trained on a grid", before=before)
+    whole = Taken.together(taken.values())
+    return StepOutcome(
+        model=model,
+        layers=tuple(_with_bits(outcome, taken, training) for outcome in outcomes),
+        notes=(
+            f"{whole.words()}: {whole.bits_per_weight:.3f} bits a weight",
+            PACK,
+            *training.notes,
+            record.words(),
+        ),
+        details={
+            "weights": whole.weights,
+            "zeros": whole.zeros,
+            "estimated_bytes": round(whole.bits / 8),
+            "bits_per_weight": round(whole.bits_per_weight, 6),
+            "step_sizes": steps,
+            "training": record.as_details(),
+        },
+    )
+
+
+def _train(
+    training: Training, constraints: Sequence[Constraint], settings: TrainingMethod, context: StepContext
+) -> TrainingRecord:
+    """Of all epochs the last one's weights stay: earlier ones take more bits."""
     record = train(
         training.view,
         training.objective,
         training.batches,
         settings,
         context,
-        constraints=(grid, *kept, *training.constraints),
+        constraints=constraints,
         plan=Plan(epochs=settings.epochs, keep="last", precision=training.precision),
         keeper=training.keeper,
     )
@@ -72,28 +114,7 @@ def train_by_rate(
             where="learning_rate",
             hint="lower the learning rate or the rate, clip gradients, or add a warm-up",
         )
-    taken = _taken(grid, training)
-    told = {name: f"kept {text}" for name, text in words.items()}
-    outcomes = finish(training, told, done="trained on a grid", before=before)
-    bits = sum(one.bits for one in taken.values())
-    return StepOutcome(
-        model=model,
-        layers=tuple(_with_bits(outcome, taken, training) for outcome in outcomes),
-        notes=(
-            f"{weights:,} weights take about {bits / 8:,.0f} bytes once coded, {bits / weights:.3f} bits each",
-            PACK,
-            *training.notes,
-            record.words(),
-        ),
-        details={
-            "weights": weights,
-            "zeros": sum(one.zeros for one in taken.values()),
-            "estimated_bytes": round(bits / 8),
-            "bits_per_weight": round(bits / weights, 6),
-            "steps": steps,
-            "training": record.as_details(),
-        },
-    )
+    return record
 
 
 def _steps(training: Training, wish: Wish) -> dict[str, float]:
@@ -140,8 +161,11 @@ def _with_bits(outcome: LayerOutcome, taken: Mapping[str, Taken], training: Trai
     mine = [taken[value.name or ""] for value in layer.weights if value.name in taken]
     if not mine:
         return outcome
-    weights, zeros = sum(one.weights for one in mine), sum(one.zeros for one in mine)
-    bits = sum(one.bits for one in mine)
-    numbers = {"bits_per_weight": round(bits / weights, 6), "sparsity": zeros / weights}
-    note = f"{outcome.note}; about {bits / 8:,.0f} bytes once coded, {zeros:,} of {weights:,} are zero"
-    return outcome.model_copy(update={"note": note, "numbers": {**outcome.numbers, **numbers}})
+    whole = Taken.together(mine)
+    numbers = {
+        "bits_per_weight": round(whole.bits_per_weight, 6),
+        "sparsity": whole.zeros / whole.weights,
+    }
+    return outcome.model_copy(
+        update={"note": f"{outcome.note}; {whole.words()}", "numbers": {**outcome.numbers, **numbers}}
+    )

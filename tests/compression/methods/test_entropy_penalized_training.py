@@ -59,7 +59,7 @@ def test_the_estimate_is_what_pack_needs(tmp_path: Path) -> None:
 def test_weights_lie_on_grids(tmp_path: Path) -> None:
     outcome = learned(tmp_path)
     after = arrays(outcome.model)
-    steps = outcome.details["steps"]
+    steps = outcome.details["step_sizes"]
     assert steps.keys() == {"first.w", "first.b", "last.w", "last.b"}
     for name, step in steps.items():
         numbers = np.rint(after[name] / step)
@@ -103,7 +103,7 @@ def test_earlier_zeros_and_other_layers_stay(tmp_path: Path) -> None:
     outcome = learned(tmp_path, model, layers={"include": ["first"]}, biases=False, rate=1e-4)
     after = arrays(outcome.model)
     assert (after["first.w"][:, :6] == 0).all() and np.count_nonzero(after["first.w"]) > before.size // 4
-    assert outcome.details["steps"].keys() == {"first.w"}
+    assert outcome.details["step_sizes"].keys() == {"first.w"}
     assert after["last.w"].tobytes() == untouched["last.w"].tobytes()
     assert after["first.b"].tobytes() != untouched["first.b"].tobytes()
 
