@@ -99,7 +99,8 @@ def _head(rows: Mapping[str, Row]) -> Iterator[str]:
     copies = " and ".join(f"{count} for {network}" for network, count in COPIES.items())
     yield "# Deep Compression, reproduced and passed\n"
     yield "Written by `python -m benchmarks.deep_compression --mnist FOLDER` on"
-    yield f"{devices}: each row with a network that was trained there.\n"
+    yield f"{devices}:"
+    yield "each row with a network that was trained there.\n"
     yield "LeNet-300-100 and LeNet-5 (266,610 and 431,080 parameters) are trained on MNIST as benchmarks/networks.py"
     yield "says, uploaded, and compressed by jobs through the HTTP API. The jobs' training data are MNIST's 60,000"
     yield f"digits and distorted copies of each ({copies}), which the networks"
@@ -135,7 +136,8 @@ def _error(errors: int) -> str:
 def _each(rows: Mapping[str, Row]) -> Iterator[str]:
     yield "## Layer by layer\n"
     yield f"Beside each figure, in brackets, that of {HAN}, tables 4 and 5. Bits are those of a kept weight after"
-    yield "entropy coding: of its value, and of its place.\n"
+    yield "entropy coding: of its value, and of its place. Where units were taken out, the weights are those of what is"
+    yield "left.\n"
     for recipe in RECIPES:
         row = rows.get(recipe.key)
         if row is not None:
