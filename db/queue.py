@@ -75,6 +75,22 @@ class Bell:
         self._silent_until = 0.0
         return True
 
+    def backlogged(self) -> frozenset[str]:
+        """The queues of which the broker still holds messages; all of them where it does not tell."""
+        from kombu.exceptions import KombuError
+        from redis import RedisError
+
+        if time.monotonic() < self._silent_until:
+            return frozenset(QUEUES)
+        try:
+            with self._celery.connection_for_read() as connection:
+                connection.ensure_connection(max_retries=0, timeout=BROKER_TIMEOUT_S)
+                length = connection.default_channel.client.llen
+                return frozenset(queue for queue in QUEUES if length(queue))
+        except (KombuError, RedisError, OSError) as error:
+            log.warning("broker_unreachable", error=str(error))
+            return frozenset(QUEUES)
+
     def close(self) -> None:
         """Closes the pooled connections."""
         if "_celery" in self.__dict__:

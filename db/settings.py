@@ -63,6 +63,9 @@ class Settings(BaseSettings):
     heartbeat_s: float = Field(10, gt=0, description="how often a worker renews its lease; well below it")
     sweep_s: float = Field(10, gt=0, description="how often lost and dead work is looked for")
     ring_again_s: float = Field(60, gt=0, description="work that waits is rung for again after so long")
+    patience_s: float = Field(
+        3600, gt=0, description="the same where the broker still holds messages of its queue"
+    )
     cancel_grace_s: float = Field(10, ge=0, description="from TERM to KILL")
 
     @model_validator(mode="after")

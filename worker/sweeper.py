@@ -14,6 +14,7 @@ import structlog
 
 from db import assets, idempotency, jobs, workers
 from db.clock import utcnow
+from db.queue import INSPECTIONS
 from db.step_results import projects_with_step_results, prune_step_results
 from db.sweep import sweep_orphans
 from worker.services import Services
@@ -76,13 +77,14 @@ class _Chore:
 
 def ring_unheard(services: Services) -> None:
     """Takes back the jobs of dead workers, and rings for every job and inspection that nobody heard of."""
-    now, settings = utcnow(), services.settings
+    now, settings, backlogged = utcnow(), services.settings, services.bell.backlogged()
     with services.database.transaction() as s:
-        waiting = jobs.lost(s, now, settings)
+        waiting = jobs.lost(s, now, settings, backlogged=backlogged)
     for job in waiting:
         services.bell.ring_job(job.job_id, job.queue)
+    silent_s = settings.patience_s if INSPECTIONS in backlogged else settings.ring_again_s
     with services.database.read() as s:
-        inspections = assets.lost_inspections(s, now, settings.ring_again_s)
+        inspections = assets.lost_inspections(s, now, silent_s)
     for asset_id in inspections:
         services.bell.ring_inspection(asset_id)
 

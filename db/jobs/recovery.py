@@ -1,5 +1,6 @@
 """What the sweeper does: jobs that wait for a lost message, and jobs whose worker died."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -24,7 +25,9 @@ class Waiting:
     queue: str
 
 
-def lost(s: Session, now: datetime, settings: Settings, limit: int = 100) -> list[Waiting]:
+def lost(
+    s: Session, now: datetime, settings: Settings, *, backlogged: Collection[str] = (), limit: int = 100
+) -> list[Waiting]:
     """Takes care of what nobody else will, and returns the queued jobs to ring for after the commit.
 
     1. Queued for longer than `queue_limit_s`: expired.
@@ -32,13 +35,15 @@ def lost(s: Session, now: datetime, settings: Settings, limit: int = 100) -> lis
        queue with its attempts and finished steps kept, or fails when attempts (`poison`) or time
        (`time_limit`) are used up.
     3. Queued and never rung for, or last rung for more than `ring_again_s` ago: returned, the oldest first,
-       at most `limit`; without those whose project runs as many jobs as it may.
+       at most `limit`; without those whose project runs as many jobs as it may. Where the queue is one of
+       `backlogged`, of which the broker still holds messages, the job's own is most likely among them, and
+       `patience_s` is what counts: another message for every waiting job would only lengthen the queue.
 
     Several sweepers at once do no harm: changes are conditional, and a second message finds nothing to claim.
     """
     _expire(s, now, settings.queue_limit_s, limit)
     _take_back(s, now, settings.max_attempts, limit)
-    return _unheard(s, now, settings.ring_again_s, limit)
+    return _unheard(s, now, settings, backlogged, limit)
 
 
 def next_waiting(s: Session, project_id: str) -> list[Waiting]:
@@ -113,11 +118,15 @@ def _fail_time_limit(s: Session, job: Job, now: datetime) -> None:
     finish(s, job.id, [JobState.RUNNING], JobState.FAILED, now, guard=dead, values=values, event=event)
 
 
-def _unheard(s: Session, now: datetime, ring_again_s: float, limit: int) -> list[Waiting]:
+def _unheard(
+    s: Session, now: datetime, settings: Settings, backlogged: Collection[str], limit: int
+) -> list[Waiting]:
     never = Job.rung_at.is_(None) & (Job.queued_at < now - timedelta(seconds=_JUST_COMMITTED_S))
     put_back = Job.rung_at.is_(None) & (Job.attempt > 0)
-    long_ago = Job.rung_at < now - timedelta(seconds=ring_again_s)
-    silent = select(Job.id, Job.queue).where(Job.state == JobState.QUEUED, or_(never, put_back, long_ago))
+    again = (Job.rung_at < now - timedelta(seconds=settings.ring_again_s)) & Job.queue.not_in(backlogged)
+    long_ago = Job.rung_at < now - timedelta(seconds=settings.patience_s)
+    unheard = or_(never, put_back, again, long_ago)
+    silent = select(Job.id, Job.queue).where(Job.state == JobState.QUEUED, unheard)
     free = silent.where(Job.project_id.not_in(_busy_projects()))
     return [Waiting(job_id=id, queue=queue) for id, queue in s.execute(free.order_by(Job.id).limit(limit))]
 

@@ -31,10 +31,11 @@ def request_cancel(house: House, job: Job) -> Job:
         return jobs.request_cancel(s, house.project.id, job.id)
 
 
-def lost(house: House, seconds: float, **settings: Any) -> list[str]:
+def lost(house: House, seconds: float, backlogged: tuple[str, ...] = (), **settings: Any) -> list[str]:
+    now = utcnow() + timedelta(seconds=seconds)
     with house.database.transaction() as s:
         given = house.settings.model_copy(update=settings)
-        return [waiting.job_id for waiting in jobs.lost(s, utcnow() + timedelta(seconds=seconds), given)]
+        return [waiting.job_id for waiting in jobs.lost(s, now, given, backlogged=backlogged)]
 
 
 def test_a_job_from_submission_to_success(house: House) -> None:
@@ -296,6 +297,16 @@ def test_queued_jobs_are_rung_for_until_someone_hears(house: House) -> None:
     assert lost(house, 61) == [first.id, second.id]
     house.claim(second, lease_s=1000)
     assert lost(house, 61) == [first.id]
+
+
+def test_jobs_whose_messages_still_wait_are_not_rung_for_over_and_over(house: House) -> None:
+    first, second, third = house.submit(), house.submit(queue="cuda"), house.submit()
+    with house.database.transaction() as s:
+        jobs.mark_rung(s, first.id)
+        jobs.mark_rung(s, second.id)
+    assert lost(house, 61, backlogged=("cpu",)) == [second.id, third.id], "the third was never rung for"
+    assert lost(house, 61, backlogged=("cpu", "cuda")) == [third.id]
+    assert lost(house, 3601, backlogged=("cpu", "cuda")) == [first.id, second.id, third.id]
 
 
 def test_a_project_runs_no_more_jobs_than_it_may(house: House) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from db.queue import INSPECTIONS, Bell
+from db.queue import INSPECTIONS, QUEUES, Bell
 from db.settings import Settings
 from tests.db.conftest import House
 from tests.servers import Valkey, free_port, running
@@ -55,6 +55,15 @@ def test_many_threads_ring_one_bell(house: House, bell: Bell, valkey: Valkey) ->
     assert len(messages(valkey, "cpu")) == 40
 
 
+def test_the_queues_that_hold_messages_are_known(house: House, bell: Bell, valkey: Valkey) -> None:
+    assert bell.backlogged() == frozenset()
+    bell.ring_job(house.submit(queue="cuda").id, "cuda")
+    bell.ring_inspection(house.add(b"x").id)
+    assert bell.backlogged() == {"cuda", INSPECTIONS}
+    valkey.flush()
+    assert bell.backlogged() == frozenset()
+
+
 def test_a_broker_that_is_down_costs_a_moment_and_nothing_else(house: House) -> None:
     bell = Bell(
         house.settings.model_copy(update={"broker_url": f"redis://127.0.0.1:{free_port()}/0"}), house.database
@@ -62,6 +71,7 @@ def test_a_broker_that_is_down_costs_a_moment_and_nothing_else(house: House) -> 
     job, started = house.submit(), time.monotonic()
     assert not bell.ring_job(job.id, "cpu")
     assert not bell.check()
+    assert bell.backlogged() == set(QUEUES), "it may hold any"
     assert time.monotonic() - started < 4
     assert house.row(job).rung_at is None
     bell.close()

@@ -105,6 +105,24 @@ def test_jobs_survive_a_flushed_broker(place, tmp_path, valkey: Valkey):
     assert states == [JobState.SUCCEEDED] * 3
 
 
+def test_a_backlog_gets_no_further_messages_and_is_taken_without_pauses(place, tmp_path, valkey: Valkey):
+    """Each sweep of a worker sees jobs that wait for longer than `ring_again_s`."""
+    small, slow = place.ready(save_mlp(tmp_path / "small.onnx")), tmp_path / "slow.onnx"
+    place.start_worker()
+    first = place.submit(place.ready(save_mlp(slow, width=640, depth=6)), STEPS)
+    place.wait_for(first, in_step(0))
+    waiting = [place.submit(small, STEPS[:1]) for _ in range(40)]
+    for job_id in waiting:
+        place.cancel(job_id)
+    waiting = [place.submit(small, STEPS[:1]) for _ in range(3)]
+    time.sleep(3 * QUICK["ring_again_s"])
+    with valkey.client() as client:
+        assert client.llen("cpu") <= 43
+    place.cancel(first)
+    assert all(place.finished(job_id).state is JobState.SUCCEEDED for job_id in waiting)
+    assert place.logs().count("job_not_claimed") == 40
+
+
 def test_a_job_that_was_committed_but_never_rung_for_runs(place, tmp_path):
     small = place.ready(save_mlp(tmp_path / "small.onnx"))
     asset_id = place.upload(save_mlp(tmp_path / "other.onnx", seed=1), ring=False)
