@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from benchmarks.deep_compression_recipes import COPIES, HAN, LAYERS, PUBLISHED, RECIPES, Recipe
 from compression.coding import inspect
-from compression.coding.chunks import encode_chunk
+from compression.coding.chunks import coded, encode_batch
 from compression.coding.codec import Units
 
 DIGITS = 10_000
@@ -78,7 +78,7 @@ def _layer(name: str, tensors: Mapping[str, np.ndarray], stored: Mapping[str, in
     book = tensors.get(f"{name}_codebook")
     weights = tensors[name if book is None else name + _INDICES]
     mask = (weights != 0).astype(np.uint8)
-    places, _ = encode_chunk(Units(mask.reshape(-1), mask[0].size))
+    places, _ = encode_batch([coded(Units(mask.reshape(-1), mask[0].size))])
     parts = {name: 0} if book is None else {name + _INDICES: 0, f"{name}_codebook": book.nbytes}
     return LayerRow(
         name=name,

@@ -26,7 +26,7 @@ from compression.errors import PackedError
 OUTPUT_LIMIT = 1 << 24
 SECONDS_LIMIT = 5.0
 GROWTH_LIMIT_BYTES = 400 << 20
-CODECS = 13
+CODECS = 17
 
 
 def sound_files() -> list[tuple[bytes, bytes]]:
@@ -40,6 +40,7 @@ def _sound(seed: int) -> tuple[bytes, bytes]:
     wide = np.outer(rng.uniform(1, 9, rows), rng.uniform(1, 4, columns))
     arrays = {
         "int8": np.round(rng.normal(0, wide)).clip(-127, 127).astype(np.int8),
+        "kernels": np.cumsum(rng.normal(0, 9, (24, rows, 9)), axis=2).round().clip(-99, 99).astype(np.int8),
         "sparse": np.where(
             rng.random((rows, columns)) < wide / 90, rng.integers(1, 9, (rows, columns)), 0
         ).astype(np.int8),
@@ -87,13 +88,25 @@ def made_up(random: Random) -> bytes:
     kind = random.choice((1, 3, 4, 7))
     operations = varint(1) + varint(0) + bytes([kind]) + varint(units) + varint(columns)
     frame = packed(operations, 3, primed=True)
-    side = b"".join(_part(random) for _ in range(random.randrange(1, 5)))
+    side = _pools(random) + b"".join(_part(random) for _ in range(random.randrange(1, 5)))
     stream = random.randbytes(random.choice((0, 3, 8, 64, 400)))
     payload = varint(len(side)) + side + stream
     names = varint(1) + varint(0) + varint(units * 8)
     start = MAGIC + bytes([VERSION])
     header = start + varint(len(names)) + names + zlib.crc32(start + names).to_bytes(4, "little")
     return header + varint(len(operations)) + varint(len(frame)) + frame + varint(len(payload)) + payload
+
+
+def _pools(random: Random) -> bytes:
+    """Mostly none or constant ones, so that what follows is reached."""
+    count = random.choice((0, 0, 1, 2, 3))
+    numbers = sorted(random.sample(range(80), count))
+    return bytes([count]) + b"".join(
+        bytes([number])
+        + varint(random.choice((1, 7, 32, 500)))
+        + (bytes([1, 7]) if random.random() < 0.8 else _part(random))
+        for number in numbers
+    )
 
 
 def _part(random: Random) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compression.coding.codec import Form, Incoming, check
+from compression.coding.codec import Incoming, check
 from compression.coding.symbols import Run, read_table, table
 
 Array = NDArray[Any]
@@ -58,9 +58,9 @@ class Classes:
         return across if self.shape[0] == 1 else across.take(rows, axis=0)
 
 
-def read_classes(incoming: Incoming, form: Form) -> Classes:
+def read_classes(incoming: Incoming, rows: int, columns: int) -> Classes:
     found = []
-    for length in (form.rows, form.columns):
+    for length in (rows, columns):
         count = incoming.side.byte() + 1
         check(count <= MAX_CLASSES, f"{count} classes where {MAX_CLASSES} are the most")
         if count == 1:

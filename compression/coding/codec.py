@@ -1,6 +1,6 @@
 """The contract of a codec: units in, coded parts out, and back."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar, Protocol
@@ -8,13 +8,17 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from compression.coding.symbols import Run, Symbols
+from compression.coding.symbols import WORD_BYTES, Run, Symbols
 from compression.coding.wire import Cursor
 from compression.errors import PackedError
 
 Array = NDArray[Any]
 MAX_DEPTH = 4
 """Codecs within codecs."""
+_WHOLE_BITS = 1.004
+"""What Huffman codes take of the entropy of bytes near noise."""
+_TOLD_BITS = 2.0
+"""What a value takes in the table of a pool, which chunks share."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,10 @@ class Form:
     @property
     def rows(self) -> int:
         return self.count // self.columns
+
+    @property
+    def size_bytes(self) -> int:
+        return self.count * self.width
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -44,6 +52,8 @@ class Units:
 
     values: Array
     columns: int = 1
+    taps: int = 1
+    """Of the kernels that rows consist of."""
 
     @property
     def count(self) -> int:
@@ -79,15 +89,40 @@ class Coded:
     """Codecs from the outermost in."""
     side: bytes
     runs: tuple[Run, ...] = ()
+    pools: tuple[tuple[int, Array], ...] = ()
+    """Bytes that are coded with those of the same number in all chunks of a batch."""
 
     @cached_property
     def cost(self) -> float:
-        """Bytes; a chunk's true size is at most four more."""
-        return len(self.side) + sum(run.bits for run in self.runs) / 8
+        """Bytes; what starts a stream, and what its pools' tables cost, is shared by a batch."""
+        return len(self.side) + (sum(run.bits for run in self.runs) + _pooled_bits(self.pools)) / 8
 
     @property
     def symbols(self) -> int:
         return sum(len(run.symbols) for run in self.runs)
+
+
+class Pools:
+    """Bytes by number, of which each chunk of a batch takes the next."""
+
+    def __init__(self, found: Mapping[int, Array], stored: Mapping[int, int]) -> None:
+        self._found, self._stored = found, stored
+        self._at = dict.fromkeys(found, 0)
+        self.left_bytes = sum(stored.values())
+        """Of what is stored, the share of bytes that were not taken."""
+
+    def take(self, number: int, size: int) -> Array:
+        at = self._at.get(number)
+        stop = (at or 0) + size
+        if at is None or stop > len(self._found[number]):
+            raise PackedError(f"pool {number} is shorter than what is taken from it")
+        found, stored = self._found[number], self._stored[number]
+        self._at[number] = stop
+        self.left_bytes -= stored * stop // len(found) - stored * at // len(found)
+        return found[at:stop]
+
+    def end(self) -> None:
+        check(all(len(self._found[number]) == at for number, at in self._at.items()), "a pool is left over")
 
 
 @dataclass
@@ -96,7 +131,13 @@ class Incoming:
 
     side: Cursor
     symbols: Symbols
+    pools: Pools = field(default_factory=lambda: Pools({}, {}))
     names: list[str] = field(default_factory=list)
+
+    @property
+    def left_bytes(self) -> int:
+        """Of what is stored, as far as it was not read."""
+        return self.side.left + WORD_BYTES * self.symbols.words + self.pools.left_bytes
 
 
 Encode = Callable[[Units], Coded]
@@ -126,11 +167,24 @@ def joined(name: str, own: bytes, *parts: Coded, runs: tuple[Run, ...] = ()) -> 
         names=(name, *names),
         side=own + b"".join(part.side for part in parts),
         runs=runs + tuple(run for part in parts for run in part.runs),
+        pools=tuple(pool for part in parts for pool in part.pools),
     )
 
 
 def numbered(number: int, coded: Coded) -> Coded:
     return replace(coded, side=bytes([number]) + coded.side)
+
+
+def _pooled_bits(pools: Iterable[tuple[int, Array]]) -> float:
+    """The entropy of each pool's part here, and a share of its table."""
+    held: dict[int, Array] = {}
+    for number, block in pools:
+        held[number] = held.get(number, 0) + np.bincount(block, minlength=256)
+    bits = 0.0
+    for counts in held.values():
+        there = counts[counts > 0]
+        bits += float(-(there * np.log2(there / there.sum())).sum()) * _WHOLE_BITS + _TOLD_BITS * len(there)
+    return bits
 
 
 def check(sound: bool, message: str) -> None:

@@ -3,6 +3,7 @@
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import prod
 
 from compression.coding.wire import UNIT_BYTES
 
@@ -58,6 +59,12 @@ class Payload:
         units = self.size // self.width
         long = [size for size in self.shape if size != 1]
         return units // long[0] if len(long) > 1 and long[0] > 0 and units % long[0] == 0 else 1
+
+    @property
+    def taps(self) -> int:
+        """Units of a kernel, of what has the shape of a convolution's weights; else 1."""
+        taps = prod(self.shape[2:])
+        return taps if taps > 0 and self.columns % taps == 0 else 1
 
 
 def width_of(dtype: int) -> int:

@@ -12,8 +12,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from compression.coding.chunks import encode_chunk
-from compression.coding.codec import Units
+from compression.coding.chunks import Chunk, batches, chunks_of, coded, encode_batch
+from compression.coding.codec import Coded, Units
 from compression.coding.frames import packed
 from compression.coding.locating import Bytes, Payload, locate
 from compression.coding.wire import (
@@ -135,30 +135,41 @@ class _Writer:
         control += b"".join(data[part.start : part.stop] for part in parts)
         frame = packed(control, _LEVEL, primed=True)
         self._sink.write(varint(len(control)) + varint(len(frame)) + frame)
-        for part in parts:
-            if part.payload is not None:
-                self._told.append(self._tensor(data, part.payload))
+        payloads = [part.payload for part in parts if part.payload is not None]
+        stored, names = [0] * len(payloads), [dict[str, None]() for _ in payloads]
+        for batch in batches(_chunks(payloads)):
+            chunks = [self._coded(data, payloads[chunk.tensor], chunk) for chunk in batch]
+            payload, sizes = encode_batch(chunks)
+            size = varint(len(payload))
+            self._sink.write(size + payload)
+            stored[batch[0].tensor] += len(size)
+            for chunk, own, coded_ in zip(batch, sizes, chunks, strict=True):
+                stored[chunk.tensor] += own
+                names[chunk.tensor] |= dict.fromkeys(coded_.names)
+        self._told += map(_told, payloads, stored, names)
 
-    def _tensor(self, data: Bytes, payload: Payload) -> PackedTensor:
-        began, names = self._sink.tell(), dict[str, None]()
-        columns = _columns(payload)
-        step = CHUNK_UNITS // columns * columns * payload.width
-        for at in range(payload.start, payload.start + payload.size, step):
-            self._report(self._done / self._total, f"packing {payload.name}")
-            piece = data[at : min(at + step, payload.start + payload.size)]
-            units = Units(np.frombuffer(piece, f"<u{payload.width}"), columns)
-            coded, codecs = encode_chunk(units)
-            self._sink.write(varint(len(coded)) + coded)
-            names |= dict.fromkeys(codecs)
-            self._done += len(piece)
-        return PackedTensor(
-            name=payload.name,
-            dtype=payload.dtype,
-            shape=payload.shape,
-            size_bytes=payload.size,
-            stored_bytes=self._sink.tell() - began,
-            codecs=tuple(names),
-        )
+    def _coded(self, data: Bytes, payload: Payload, chunk: Chunk) -> Coded:
+        self._report(self._done / self._total, f"packing {payload.name}")
+        start = payload.start + chunk.start * payload.width
+        piece = data[start : start + chunk.form.size_bytes]
+        self._done += len(piece)
+        return coded(Units(np.frombuffer(piece, chunk.form.dtype), chunk.form.columns, payload.taps))
+
+
+def _chunks(payloads: list[Payload]) -> Iterator[Chunk]:
+    for tensor, payload in enumerate(payloads):
+        yield from chunks_of(tensor, payload.size // payload.width, payload.width, _columns(payload))
+
+
+def _told(payload: Payload, stored: int, names: dict[str, None]) -> PackedTensor:
+    return PackedTensor(
+        name=payload.name,
+        dtype=payload.dtype,
+        shape=payload.shape,
+        size_bytes=payload.size,
+        stored_bytes=stored,
+        codecs=tuple(names),
+    )
 
 
 def _header(files: dict[str | None, Bytes]) -> bytes:

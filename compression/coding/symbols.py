@@ -4,6 +4,7 @@ The coder is `constriction`'s ANS with 32-bit words, a 64-bit state and probabil
 integers that sum to 2^24, so that no floating point decides what a decoder reads.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,6 +19,7 @@ from compression.errors import PackedError
 Array = NDArray[Any]
 PRECISION = 24
 TOTAL = 1 << PRECISION
+WORD_BYTES = 4
 MAX_ALPHABET = 1 << 16
 _MANTISSA = 16
 _TOP = 31 << 14
@@ -156,16 +158,18 @@ def _probability(code: int) -> int:
     return max(1, (_MANTISSA + (code & 15)) << (code >> 4) >> 4)
 
 
-def encode(runs: tuple[Run, ...]) -> bytes:
-    """All runs as one stream that `Symbols` reads in their order."""
+def encode(runs: Sequence[Run]) -> tuple[bytes, list[int]]:
+    """All runs as one stream that `Symbols` reads in their order, and how many words go with reading each."""
     coder = stream.stack.AnsCoder()
+    words = [0]
     for run in reversed(runs):
         if run.frequencies.ndim == 2 and len(run.symbols):
             coder.encode_reverse(run.symbols.astype(np.int32), *_models(run.frequencies))
         elif len(run.frequencies) > 1 and len(run.symbols):
             coder.encode_reverse(run.symbols.astype(np.int32), _model(run.frequencies))
-    words: bytes = coder.get_compressed().astype("<u4").tobytes()
-    return words.rstrip(b"\x00")
+        words.append(coder.num_words())
+    coded: bytes = coder.get_compressed().astype("<u4").tobytes()
+    return coded.rstrip(b"\x00"), np.diff(words)[::-1].tolist()
 
 
 class Symbols:
@@ -176,6 +180,11 @@ class Symbols:
         if coded.endswith(b"\x00"):
             raise PackedError("a symbol stream ends with a zero")
         self._coder = stream.stack.AnsCoder(words) if len(words) else stream.stack.AnsCoder()
+
+    @property
+    def words(self) -> int:
+        """How many are left."""
+        return int(self._coder.num_words())
 
     def read(self, table: Array, count: int) -> Array:
         """`count` symbols of 0..V-1 as int32. Damaged bytes give other symbols; `end` tells."""

@@ -3,13 +3,11 @@
 import hashlib
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
-import numpy as np
-
-from compression.coding.chunks import decode_chunk
-from compression.coding.codec import Form
+from compression.coding.chunks import Chunk, Decoded, batches, chunks_of, decode_batch
 from compression.coding.frames import unpacked
 from compression.coding.wire import (
     CHUNK_UNITS,
@@ -63,6 +61,9 @@ class _Operation:
     units: int = 0
     columns: int = 1
 
+    def chunks(self, tensor: int) -> Iterator[Chunk]:
+        return chunks_of(tensor, self.units, UNIT_BYTES[self.dtype], self.columns)
+
 
 class Unpacker:
     """Reads a source of which only `read(size)` is used. Sizes are checked before anything is allocated.
@@ -106,39 +107,64 @@ class Unpacker:
         began = self._stream.offset
         operations, literals = _control(self._stream)
         stored = self._stream.offset - began
-        for operation in operations:
+        decoded = self._decoded(_chunks(operations), f"file {index}", tensors)
+        for tensor, operation in _numbered(operations):
             if operation.literal:
                 yield Piece(file=index, data=literals.take(operation.literal), stored=stored)
                 stored = 0
-            if operation.units:
-                yield from self._tensor(index, tensors, operation)
-                tensors += 1
+            for _ in operation.chunks(tensor):
+                chunk = next(decoded)
+                yield Piece(
+                    file=index,
+                    data=chunk.units.tobytes(),
+                    stored=chunk.stored,
+                    dtype=operation.dtype,
+                    tensor=tensors + tensor,
+                    codecs=chunk.names,
+                )
+        # Goes past the last chunk, where what is left over is refused.
+        next(decoded, None)
         literals.end()
 
-    def _tensor(self, index: int, tensor: int, operation: _Operation) -> Iterator[Piece]:
-        width = UNIT_BYTES[operation.dtype]
-        step = CHUNK_UNITS // operation.columns * operation.columns
-        for at in range(0, operation.units, step):
-            form = Form(min(step, operation.units - at), width, operation.columns)
+    def _decoded(self, chunks: Iterator[Chunk], file: str, tensors: int) -> Iterator[Decoded]:
+        for batch in batches(chunks):
+            where = f"{file}, tensor {tensors + batch[0].tensor}, unit {batch[0].start} and after"
             began = self._stream.offset
-            where = f"file {index}, tensor {tensor}, unit {at}"
-            data, codecs = self._chunk(form, where)
-            stored = self._stream.offset - began
-            yield Piece(
-                file=index, data=data, stored=stored, dtype=operation.dtype, tensor=tensor, codecs=codecs
-            )
+            size = self._stream.varint(_most(batch), where)
+            shared = self._stream.offset - began
+            with _located(where):
+                for decoded in decode_batch(self._stream.take(size), [chunk.form for chunk in batch]):
+                    yield replace(decoded, stored=shared + decoded.stored)
+                    shared = 0
 
-    def _chunk(self, form: Form, where: str) -> tuple[bytes, tuple[str, ...]]:
-        most = min(MAX_PAYLOAD_BYTES, form.count * form.width + 16)
-        payload = self._stream.take(self._stream.varint(most, where))
-        try:
-            units, codecs = decode_chunk(payload, form)
-        except PackedError as error:
-            error.where = where
-            raise
-        if units.dtype != form.dtype or units.shape != (form.count,):
-            raise PackedError(f"{units.shape} units of {units.dtype} where {form} is due", where=where)
-        return np.ascontiguousarray(units).tobytes(), codecs
+
+def _numbered(operations: list[_Operation]) -> Iterator[tuple[int, _Operation]]:
+    """Each operation, and how many tensors come before it."""
+    tensors = 0
+    for operation in operations:
+        yield tensors, operation
+        tensors += operation.units > 0
+
+
+def _chunks(operations: list[_Operation]) -> Iterator[Chunk]:
+    for tensor, operation in _numbered(operations):
+        yield from operation.chunks(tensor)
+
+
+def _most(batch: list[Chunk]) -> int:
+    """Bytes of a batch's payload."""
+    units = sum(chunk.form.size_bytes for chunk in batch)
+    return min(MAX_PAYLOAD_BYTES, units + units // 16 + 64 * len(batch))
+
+
+@contextmanager
+def _located(where: str) -> Iterator[None]:
+    """Tells the place of what is refused within."""
+    try:
+        yield
+    except PackedError as error:
+        error.where = where
+        raise
 
 
 def _header(stream: Stream) -> tuple[PackedName, ...]:
@@ -182,11 +208,8 @@ def _control(stream: Stream) -> tuple[list[_Operation], Cursor]:
     where = f"group at byte {stream.offset}"
     size = stream.varint(MAX_CONTROL_BYTES, where)
     frame = stream.take(stream.varint(MAX_CONTROL_BYTES, where))
-    try:
+    with _located(where):
         cursor = Cursor(unpacked(frame, size, primed=True), where)
-    except PackedError as error:
-        error.where = where
-        raise
     operations = [_operation(cursor, where) for _ in range(cursor.varint(GROUP_OPERATIONS))]
     if not any(operation.literal or operation.units for operation in operations):
         raise PackedError("it gives nothing", where=where)

@@ -16,8 +16,10 @@ GROUP_OPERATIONS = 4096
 MAX_FILES = 64
 MAX_NAME_BYTES = 1024
 MAX_HEADER_BYTES = 1 << 16
+BATCH_BYTES = 1 << 23
+"""Of units: chunks of a group share a stream of symbols as long as they are not more together."""
 MAX_PAYLOAD_BYTES = 9 << 20
-"""Of one chunk. A raw chunk takes its own bytes and two more, so that nothing sound needs as much."""
+"""Of one batch. A raw chunk takes its own bytes and a few more, so that nothing sound needs as much."""
 MAX_CONTROL_BYTES = 2 << 20
 MAX_OUTPUT_BYTES = 1 << 36
 """What a decoder unpacks unless it is told another limit."""
@@ -64,7 +66,10 @@ class Cursor:
         return self._data[self._at - size : self._at]
 
     def byte(self) -> int:
-        return self.take(1)[0]
+        if self._at >= len(self._data):
+            raise PackedError("a byte is due and none is left", where=self._where)
+        self._at += 1
+        return self._data[self._at - 1]
 
     def varint(self, most: int) -> int:
         """An integer of at most `most`."""

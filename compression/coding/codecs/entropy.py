@@ -45,7 +45,7 @@ class Grid:
             yield Coded(names=(self.name,), side=side, runs=runs)
 
     def decode(self, incoming: Incoming, form: Form, nested: Decode) -> Array:
-        classes = read_classes(incoming, form)
+        classes = read_classes(incoming, form.rows, form.columns)
         ordered = np.empty((form.rows, form.columns), form.dtype)
         for above, below, left, right in classes.bounds():
             part = _read(incoming, form, (below - above) * (right - left))
@@ -66,7 +66,7 @@ class Sorted:
             yield joined(self.name, side, inner, runs=runs)
 
     def decode(self, incoming: Incoming, form: Form, nested: Decode) -> Array:
-        classes = read_classes(incoming, form)
+        classes = read_classes(incoming, form.rows, form.columns)
         flat = nested(form.flat(form.count))
         ordered = np.empty((form.rows, form.columns), form.dtype)
         at = 0

@@ -99,12 +99,14 @@ def _bits(codes: Array, lengths: Array) -> bytes:
 
 
 def _read(data: Array, sizes: Array, lengths: Array, count: int) -> Array:
-    """All lanes in step: a window of 15 bits at each tells its next value and how far to go."""
+    """All lanes in step: a window of as many bits as the longest code has tells its next value and how far to go."""
     values, steps = _windows(lengths)
     if len(sizes) == 1:
         return _read_one(
             data.tobytes(), int(sizes[0]), values.tobytes(), steps.astype(np.uint8).tobytes(), count
         )
+    mask = len(values) - 1
+    unused = 24 - mask.bit_length()
     ends = 8 * np.cumsum(sizes)
     places = ends - 8 * sizes
     long = -(-count // len(sizes))
@@ -116,7 +118,7 @@ def _read(data: Array, sizes: Array, lengths: Array, count: int) -> Array:
         if step == long - 1:
             places = places[:more]
         at = np.minimum(places >> 3, last)
-        window = (wide[at] << 16 | wide[at + 1] << 8 | wide[at + 2]) >> 9 - (places & 7) & 0x7FFF
+        window = (wide[at] << 16 | wide[at + 1] << 8 | wide[at + 2]) >> unused - (places & 7) & mask
         found[step, : len(places)] = values[window]
         places = places + steps[window]
     check(bool((-(-places // 8) * 8 <= ends[: len(places)]).all()), "a lane is longer than its bytes")
@@ -127,10 +129,11 @@ def _read(data: Array, sizes: Array, lengths: Array, count: int) -> Array:
 def _read_one(data: bytes, size: int, values: bytes, steps: bytes, count: int) -> Array:
     """The same for one lane, for which plain integers are quicker."""
     found = bytearray(count)
-    place, last = 0, len(data) - 3
+    place, last, mask = 0, len(data) - 3, len(values) - 1
+    unused = 24 - mask.bit_length()
     for index in range(count):
         at = min(place >> 3, last)
-        window = (data[at] << 16 | data[at + 1] << 8 | data[at + 2]) >> 9 - (place & 7) & 0x7FFF
+        window = (data[at] << 16 | data[at + 1] << 8 | data[at + 2]) >> unused - (place & 7) & mask
         found[index] = values[window]
         place += steps[window]
     check(-(-place // 8) <= size, "a lane is longer than its bytes")
@@ -138,8 +141,8 @@ def _read_one(data: bytes, size: int, values: bytes, steps: bytes, count: int) -
 
 
 def _windows(lengths: Array) -> tuple[Array, Array]:
-    """For every 15 bits, the value whose code they begin with, and its length."""
+    """For all bits of the longest code's length, the value whose code they begin with, and its length."""
     used = np.flatnonzero(lengths)
     order = used[np.lexsort((used, lengths[used]))]
-    spans = 1 << LONGEST - lengths[order]
+    spans = 1 << int(lengths.max()) - lengths[order]
     return np.repeat(order, spans).astype(np.uint8), np.repeat(lengths[order], spans)

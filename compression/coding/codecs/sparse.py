@@ -41,7 +41,7 @@ class Mask:
 
     def decode(self, incoming: Incoming, form: Form, nested: Decode) -> Array:
         values = filled(incoming, form)
-        classes = read_classes(incoming, form)
+        classes = read_classes(incoming, form.rows, form.columns)
         bounds = classes.bounds()
         codes = incoming.side.take(len(bounds))
         ordered = np.empty((form.rows, form.columns), np.uint8)

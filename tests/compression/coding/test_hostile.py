@@ -28,6 +28,7 @@ def tensors() -> list[onnx.TensorProto]:
     sparse = np.where(rng.random((80, 80)) < wide / 40, rng.integers(1, 9, (80, 80)), 0)
     arrays = {
         "int8": np.round(rng.normal(0, wide)).astype(np.int8),
+        "kernels": np.cumsum(rng.normal(0, 9, (16, 8, 9)), axis=2).round().clip(-99, 99).astype(np.int8),
         "sparse": sparse.astype(np.int8),
         "codebook": rng.normal(size=8).astype(np.float32)[rng.integers(0, 8, (20, 30))],
         "floats": rng.normal(size=(20, 30)).astype(np.float32),
@@ -106,14 +107,17 @@ def test_chunks_of_random_bytes(dtype: int, rows: int, columns: int, payload: by
 
 @settings(max_examples=300, deadline=2000)
 @given(
-    st.integers(0, 12),
+    st.integers(0, 17),
     st.binary(min_size=4, max_size=120),
     st.integers(0, 100),
     st.sampled_from([1, 3, 4, 7]),
+    st.sampled_from([b"\0", b"\1\x14\x80\x01\1\7", b"\2\x14\x80\x01\1\7\x40\xff\x1f\1\0"]),
 )
-@example(3, b"\xff" * 4 + b"\x0f\x00\x01", 0, 1)
-def test_codecs_of_random_bytes(codec: int, rest: bytes, cut: int, dtype: int) -> None:
-    side = bytes([codec]) + rest[: len(rest) - cut]
+@example(3, b"\xff" * 4 + b"\x0f\x00\x01", 0, 1, b"\0")
+@example(14, b"\x14\1\1\0\0", 0, 3, b"\1\x14\x80\x01\1\7")
+def test_codecs_of_random_bytes(codec: int, rest: bytes, cut: int, dtype: int, pools: bytes) -> None:
+    """After no pools, one of constant bytes, or two."""
+    side = pools + bytes([codec]) + rest[: len(rest) - cut]
     payload = varint(len(side)) + side + rest[len(rest) - cut :]
     operation = varint(1) + varint(0) + bytes([dtype]) + varint(4096) + varint(64)
     with pytest.raises(PackedError):
@@ -136,12 +140,14 @@ def test_huge_sizes_allocate_nothing() -> None:
     """A frame that claims 2^40 bytes, a tensor of 2^60 units, a header of 2^35 bytes."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     claims = bytes([0xE0]) + (1 << 40).to_bytes(8, "little")
-    zstd = bytes([2]) + varint(len(claims)) + claims
+    zstd = bytes([0, 2]) + varint(len(claims)) + claims
+    pool = bytes([1, 20]) + varint(1 << 40) + bytes([1, 7])
     operation = varint(1) + varint(0) + b"\x01" + varint(1 << 19) + varint(1 << 19)
     for content in (
         body(control(operation), varint(len(zstd) + 1), varint(len(zstd)), zstd),
         body(control(varint(1) + varint(0) + b"\x01" + varint(1 << 60) + varint(1))),
         body(size=1 << 35),
+        body(control(operation), varint(len(pool) + 1), varint(len(pool)), pool),
         body(control(operation), varint(8 << 20)),
         body(varint(1 << 21), varint(1 << 21), b"x"),
     ):
