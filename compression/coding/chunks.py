@@ -61,7 +61,7 @@ OF_POOLS = (*PLAIN, *CODECS[8:10], CODECS[15])
 """Those that read no rows, and take from no pool."""
 _LARGE_UNITS = 1 << 15
 _NOISE_BITS = 7.98
-SYMBOLS_MUST_SAVE = 0.01
+SYMBOLS_MUST_SAVE = 0.02
 """In a large chunk, an ANS symbol for every byte is worth its time (25 ns against 1 ns) where it saves so much."""
 
 

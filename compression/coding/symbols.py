@@ -51,7 +51,8 @@ def weight_of(code: int | Array) -> Any:
     return np.where(value < 0, 0, (_MANTISSA + (value & 15)) << np.maximum(value >> 4, 0))
 
 
-_WEIGHTS = weight_of(np.arange(1, 241))
+_WEIGHT_OF = weight_of(np.arange(256))
+_WEIGHTS = _WEIGHT_OF[1:241]
 
 
 def codes_of(counts: Array) -> Array:
@@ -68,7 +69,7 @@ def frequencies(codes: Array) -> Array:
     Raises:
         PackedError: all weights are zero.
     """
-    weights = weight_of(codes)
+    weights = _WEIGHT_OF[codes]
     total = int(weights.sum())
     if total == 0:
         raise PackedError("a table of frequencies is empty")

@@ -12,6 +12,8 @@ from compression.coding.wire import varint
 
 GRIDS = ((1, 1), (4, 1), (1, 4), (2, 2), (4, 4), (4, 8), (8, 4), (8, 8), (16, 16))
 _FILLER = 255
+_LEAST_SHARE = 0.25
+"""Of the commonest unit, from which on bits for it may take less than codes of whole bits."""
 
 
 class Mask:
@@ -21,7 +23,7 @@ class Mask:
     name: ClassVar[str] = "mask"
 
     def encode(self, units: Units, nested: Encode) -> Iterator[Coded]:
-        found = background_of(units)
+        found = background_of(units, _LEAST_SHARE)
         if found is None:
             return
         background, ones = found
@@ -90,13 +92,13 @@ class Gaps:
         return values
 
 
-def background_of(units: Units) -> tuple[bytes, Array] | None:
-    """The commonest unit and where it is not, for units that are mostly that one."""
+def background_of(units: Units, share: float = 0.5) -> tuple[bytes, Array] | None:
+    """The commonest unit and where it is not, for units of which at least that share are that one."""
     if units.count < 16:
         return None
     distinct, counts = units.distinct
     at = int(counts.argmax())
-    if len(distinct) == 1 or 2 * int(counts[at]) < units.count:
+    if len(distinct) == 1 or counts[at] < share * units.count:
         return None
     return distinct[at : at + 1].tobytes(), np.flatnonzero(units.values != distinct[at])
 

@@ -82,8 +82,9 @@ def _planes(kernels: Array) -> Array:
 
 def _told(planes: Array, tap: int, coefficients: Array) -> Array:
     told = np.full(planes.shape[1], 1 << _BITS - 1, np.int16)
+    part = np.empty_like(told)
     for plane, coefficient in zip(planes[tap - len(coefficients) : tap], coefficients, strict=True):
-        told += plane * coefficient
+        told += np.multiply(plane, coefficient, out=part)
     told >>= _BITS
     return told
 
