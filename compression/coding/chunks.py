@@ -57,6 +57,7 @@ CODECS: tuple[Codec, ...] = (
 _BY_NUMBER = {codec.number: codec for codec in CODECS}
 PLAIN = CODECS[:4]
 """Those that nest nothing and read no rows."""
+WITHOUT_POOLS = tuple(codec for codec in CODECS if codec.name not in (Pooled.name, Shared.name))
 OF_POOLS = (*PLAIN, *CODECS[8:10], CODECS[15])
 """Those that read no rows, and take from no pool."""
 _LARGE_UNITS = 1 << 15
@@ -108,9 +109,9 @@ def batches(chunks: Iterable[Chunk]) -> Iterator[list[Chunk]]:
         yield batch
 
 
-def coded(units: Units) -> Coded:
-    """The cheapest coding of a chunk."""
-    return _best(units, 1, CODECS)
+def coded(units: Units, *, pools: bool = True) -> Coded:
+    """The cheapest coding of a chunk, without pools where they are not wanted."""
+    return _best(units, 1, CODECS if pools else WITHOUT_POOLS)
 
 
 def encode_batch(chunks: Sequence[Coded]) -> tuple[bytes, list[int]]:

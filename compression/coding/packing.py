@@ -30,6 +30,7 @@ from compression.errors import InvalidModel
 
 Report = Callable[[float, str], None]
 _LEVEL = 22
+_FEW_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,8 +139,7 @@ class _Writer:
         payloads = [part.payload for part in parts if part.payload is not None]
         stored, names = [0] * len(payloads), [dict[str, None]() for _ in payloads]
         for batch in batches(_chunks(payloads)):
-            chunks = [self._coded(data, payloads[chunk.tensor], chunk) for chunk in batch]
-            payload, sizes = encode_batch(chunks)
+            chunks, payload, sizes = self._smallest(data, payloads, batch)
             size = varint(len(payload))
             self._sink.write(size + payload)
             stored[batch[0].tensor] += len(size)
@@ -148,12 +148,24 @@ class _Writer:
                 names[chunk.tensor] |= dict.fromkeys(coded_.names)
         self._told += map(_told, payloads, stored, names)
 
-    def _coded(self, data: Bytes, payload: Payload, chunk: Chunk) -> Coded:
+    def _smallest(
+        self, data: Bytes, payloads: list[Payload], batch: list[Chunk]
+    ) -> tuple[list[Coded], bytes, list[int]]:
+        """With pools, or without: what few bytes save in pools may not pay for these."""
+        few = sum(chunk.form.size_bytes for chunk in batch) <= _FEW_BYTES
+        found = []
+        for pools in (False, True) if few else (True,):
+            chunks = [self._coded(data, payloads[chunk.tensor], chunk, pools) for chunk in batch]
+            found.append((chunks, *encode_batch(chunks)))
+        return min(found, key=lambda each: len(each[1]))
+
+    def _coded(self, data: Bytes, payload: Payload, chunk: Chunk, pools: bool) -> Coded:
         self._report(self._done / self._total, f"packing {payload.name}")
         start = payload.start + chunk.start * payload.width
         piece = data[start : start + chunk.form.size_bytes]
-        self._done += len(piece)
-        return coded(Units(np.frombuffer(piece, chunk.form.dtype), chunk.form.columns, payload.taps))
+        self._done += len(piece) if pools else 0
+        units = Units(np.frombuffer(piece, chunk.form.dtype), chunk.form.columns, payload.taps)
+        return coded(units, pools=pools)
 
 
 def _chunks(payloads: list[Payload]) -> Iterator[Chunk]:
