@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from compression.method import StepContext, StepOutcome
-from compression.training.settings import TrainingMethod
+from compression.training.settings import GuidedMethod
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-class Finetune(TrainingMethod):
+class Finetune(GuidedMethod):
     """Trains the model as it is, keeping what earlier steps made: zeros, shared values, quantizers.
 
     Pruned weights stay zero, entries of a codebook stay equal, and through QuantizeLinear gradients pass as if
@@ -26,7 +26,8 @@ class Finetune(TrainingMethod):
     source: ClassVar[str] = (
         "Han et al. 2015 (arXiv:1506.02626), section 3.3, retraining with the mask; Han et al. 2016 "
         "(arXiv:1510.00149), section 3.3, trained centroids; Bengio et al. 2013 (arXiv:1308.3432), "
-        "the straight-through estimator; Wu and Johnson 2021 (arXiv:2105.07576), section 3, precise statistics"
+        "the straight-through estimator; Wu and Johnson 2021 (arXiv:2105.07576), section 3, precise statistics; "
+        "alpha: Hinton et al. 2015 (arXiv:1503.02531)"
     )
     version: ClassVar[int] = 2
     example: ClassVar[Mapping[str, Any]] = {"method": "finetune", "epochs": 3, "learning_rate": 5e-4}

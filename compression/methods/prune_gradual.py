@@ -8,14 +8,14 @@ from pydantic import Field, model_validator
 from compression.method import NO_MODELS, Forecast, OtherModel, Problem, Role, StepContext, StepOutcome
 from compression.pruning.zeros import ZEROS_ONLY
 from compression.summary import DatasetSummary, LayerSummary, ModelSummary
-from compression.training.settings import TrainingMethod
+from compression.training.settings import GuidedMethod
 from compression.weight_targets import OP_TYPES, target_weights
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 
-class PruneGradual(TrainingMethod):
+class PruneGradual(GuidedMethod):
     """Sets more weights to zero in every round and trains on in between, so that the rest takes over.
 
     Kernels and matrices are pruned; everything that is selected trains, and zeros stay zeros. All rounds share one
@@ -31,7 +31,7 @@ class PruneGradual(TrainingMethod):
         "Zhu and Gupta 2017 (arXiv:1710.01878), equation 1; Han et al. 2015 (arXiv:1506.02626), iterative pruning; "
         "Frankle and Carbin 2019 (arXiv:1803.03635), the lottery ticket; Renda et al. 2020 (arXiv:2003.02389), "
         "learning rate rewinding; taylor: Molchanov et al. 2019 (arXiv:1906.10771), equation 8; lamp: Lee et al. 2021 "
-        "(arXiv:2010.07611)"
+        "(arXiv:2010.07611); alpha: Hinton et al. 2015 (arXiv:1503.02531)"
     )
     version: ClassVar[int] = 2
     op_types: ClassVar[frozenset[str] | None] = None

@@ -14,8 +14,8 @@ from compression.evaluation.task import IGNORED_LABEL, Task, find_task, squeezed
 from compression.graph import load
 from compression.method import Role, StepContext
 from compression.training.batches import Batches
-from compression.training.objectives import Imitation, Labels, Objective
-from compression.training.settings import Loss
+from compression.training.objectives import Guided, Imitation, Labels, Objective
+from compression.training.settings import GuidedMethod, Loss
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -52,7 +52,8 @@ def choose_objective(
         DataMissing: the loss needs labels and there are none.
     """
     if settings.loss == "self" or (settings.loss == "auto" and not batches.labelled):
-        return _imitate(model, batches, context)
+        imitation, names = _imitate(model, batches, context)
+        return imitation, f"learned without labels from the original model's outputs ({names})"
     if not batches.labelled:
         raise DataMissing(
             f"the loss {settings.loss} needs labels; the training dataset has none",
@@ -60,7 +61,13 @@ def choose_objective(
             hint="add an array named 'labels', or set loss to self",
         )
     labels, outputs = _look(model, batches, context)
-    return _learn(labels, outputs, settings)
+    objective, note = _learn(labels, outputs, settings)
+    alpha = settings.alpha if isinstance(settings, GuidedMethod) else 0.0
+    if not alpha or objective.metric is None:
+        return objective, note
+    imitation, names = _imitate(model, batches, context)
+    told = f"with weight {alpha:g} from the original model's outputs ({names})"
+    return Guided(objective, imitation, alpha), f"{note}, and {told}"
 
 
 def _look(model: "ir.Model", batches: Batches, context: StepContext) -> tuple[Array, dict[str, Array]]:
@@ -85,7 +92,7 @@ def _joined(parts: list[Array]) -> Array:
     return np.concatenate(parts) if same else parts[0]
 
 
-def _learn(labels: Array, outputs: dict[str, Array], settings: Aim) -> tuple[Objective, str]:
+def _learn(labels: Array, outputs: dict[str, Array], settings: Aim) -> tuple[Labels, str]:
     plain = squeezed(labels)
     output, kind, axis, one_hot = _by_rule(labels, outputs)
     if settings.loss != "auto" and KIND_OF[settings.loss] != kind:
@@ -133,8 +140,8 @@ def _reading(output: Array, name: str, kind: Kind, axis: int) -> Reading:
     )
 
 
-def _imitate(model: "ir.Model", batches: Batches, context: StepContext) -> tuple[Objective, str]:
-    """Learn from the job's original model; from the step's own where there is no other."""
+def _imitate(model: "ir.Model", batches: Batches, context: StepContext) -> tuple[Imitation, str]:
+    """Learn from the job's original model, from the step's own where there is no other; and from which outputs."""
     source = model if context.original is None else load(context.original, workdir=context.workdir)
     _, theirs = _look(source, batches, context)
     _, ours = _look(model, batches, context)
@@ -142,7 +149,4 @@ def _imitate(model: "ir.Model", batches: Batches, context: StepContext) -> tuple
     teacher = Teacher(source, tuple(read), context)
     teacher.prepare(context.data[Role.TRAINING], lambda _: context.report(0.0, "asking the original model"))
     names = ", ".join(repr(name) for name in read)
-    return (
-        Imitation(teacher, read_again(read, ours), read),
-        f"learned without labels from the original model's outputs ({names})",
-    )
+    return Imitation(teacher, read_again(read, ours), read), names

@@ -153,7 +153,10 @@ class Imitation(Objective):
         self._teacher, self._own, self._theirs = teacher, own, theirs
 
     def loss(self, view: TrainableGraph, batch: Batch) -> Tensor:
-        found = outputs_of(view, batch)
+        return self.of_outputs(outputs_of(view, batch), batch)
+
+    def of_outputs(self, found: Outputs, batch: Batch) -> Tensor:
+        """The same of outputs that are there already, without the rows that are filling."""
         answers = self._teacher.answers(batch.rows, batch.feeds)
         parts = [self._compare(name, found[name], answers[name]) for name in self._own]
         return torch.stack(parts).mean()
@@ -168,6 +171,23 @@ class Imitation(Objective):
         if reading.kind == "decisions":
             return soft_decisions(student, teacher, temperature=1.0)
         return soft_values(student, teacher)
+
+
+class Guided(Objective):
+    """(1 - alpha) * the loss on labels + alpha * the distance from another model's outputs (Hinton et al. 2015,
+    arXiv:1503.02531, section 2, at temperature 1); the labels tell which epoch is best."""
+
+    def __init__(self, labels: Labels, imitation: Imitation, alpha: float) -> None:
+        self._labels, self._imitation, self._alpha = labels, imitation, alpha
+        self.metric = labels.metric
+
+    def loss(self, view: TrainableGraph, batch: Batch) -> Tensor:
+        found = outputs_of(view, batch)
+        hard, soft = (part.of_outputs(found, batch) for part in (self._labels, self._imitation))
+        return (1 - self._alpha) * hard + self._alpha * soft
+
+    def measure(self, view: TrainableGraph, batch: Batch) -> Measured:
+        return self._labels.measure(view, batch)
 
 
 _HALVES = (torch.float16, torch.bfloat16)

@@ -154,3 +154,15 @@ class TrainingMethod(LearningMethod):
                 hint="add an array named 'labels', or set loss to self",
             ),
         )
+
+
+class GuidedMethod(TrainingMethod):
+    """A method that trains the model back to what it was."""
+
+    alpha: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="weight of the original model's outputs as soft labels where the labels are classes or decisions, "
+        "which get the rest",
+    )

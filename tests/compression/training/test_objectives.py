@@ -39,7 +39,8 @@ def chosen(folder: Path, text: str, labels: np.ndarray | None, **options: Any) -
     arrays = {"x": x} | ({} if labels is None else {"labels": labels})
     data = dataset(folder / "data", **arrays)
     batches = Batches(data, interface(model)[0], batch_size=64)
-    objective, _ = choose_objective(model, Finetune(**options), batches, context(folder, data))
+    given = {"original": options.pop("original")} if "original" in options else {}
+    objective, _ = choose_objective(model, Finetune(**options), batches, context(folder, data, **given))
     (batch,) = batches.each(np.arange(len(x)))
     return objective, float(objective.loss(TrainableGraph(model), batch).detach())
 
@@ -55,6 +56,24 @@ def kind(objective: Objective) -> str:
 
 NUMBERS = np.arange(20) % 3
 CROSS_ENTROPY = -log_softmax(Z)[np.arange(20), NUMBERS].mean()
+
+
+def test_labels_and_the_original_model_share_the_weight(tmp_path: Path) -> None:
+    """0.75 * cross-entropy + 0.25 * KL(original || model); labels alone tell how good the model is."""
+    other = random(4, 3, seed=7)
+    original = write(tmp_path / "original.onnx", DENSE, w=other)
+    objective, loss = chosen(tmp_path, DENSE, NUMBERS, alpha=0.25, original=original)
+    log_p = log_softmax(X @ other)
+    divergence = (np.exp(log_p) * (log_p - log_softmax(Z))).sum(axis=-1).mean()
+    assert loss == pytest.approx(0.75 * CROSS_ENTROPY + 0.25 * divergence, rel=1e-5)
+    assert objective.metric == "accuracy"
+
+
+def test_values_are_learned_from_labels_alone(tmp_path: Path) -> None:
+    """Their squared error and the original's relative one have no common unit."""
+    objective, loss = chosen(tmp_path, DENSE, random(20, 3, seed=5).astype(np.float32), alpha=0.5)
+    assert isinstance(objective, Labels)
+    assert loss == pytest.approx(float(np.square(Z - random(20, 3, seed=5)).mean()), rel=1e-5)
 
 
 @pytest.mark.parametrize("text", [DENSE, SOFT])
