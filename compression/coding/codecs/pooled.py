@@ -9,6 +9,7 @@ from compression.coding.classes import MAX_CLASSES, Classes, read_classes
 from compression.coding.codec import Array, Coded, Decode, Encode, Form, Incoming, Units, check
 
 MAX_POOL = 63
+MAX_TAPS = 64
 _FEWEST = 1024
 _SHORT = 512
 _FEW = 40
@@ -32,7 +33,7 @@ class Pooled:
         if units.width != 1 or units.count < _FEWEST or min(units.rows, units.columns) < 2:
             return
         values = units.values.view(np.int8).reshape(units.rows, units.columns)
-        for taps in dict.fromkeys((1, units.taps)):
+        for taps in sorted({1, units.taps if units.taps <= MAX_TAPS else 1}):
             yield self._coded(values, taps)
 
     def _coded(self, values: Array, taps: int) -> Coded:
