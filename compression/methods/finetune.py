@@ -17,7 +17,8 @@ class Finetune(GuidedMethod):
 
     Pruned weights stay zero, entries of a codebook stay equal, and through QuantizeLinear gradients pass as if
     it did not round (straight through), with its scales as they are. Convolutions of a deep network into which
-    BatchNormalization was folded have it back while they train. Labels decide what is learned; without them the
+    BatchNormalization was folded have it back while they train; where they are the original's but for pruned weights,
+    it begins with the spread of activations that the original had. Labels decide what is learned; without them the
     original model's outputs are. Of all epochs the best on a validation split is kept, the model as it came among
     them.
     """
@@ -27,6 +28,7 @@ class Finetune(GuidedMethod):
         "Han et al. 2015 (arXiv:1506.02626), section 3.3, retraining with the mask; Han et al. 2016 "
         "(arXiv:1510.00149), section 3.3, trained centroids; Bengio et al. 2013 (arXiv:1308.3432), "
         "the straight-through estimator; Wu and Johnson 2021 (arXiv:2105.07576), section 3, precise statistics; "
+        "Jordan et al. 2022 (arXiv:2211.08403), REPAIR; "
         "alpha: Hinton et al. 2015 (arXiv:1503.02531)"
     )
     version: ClassVar[int] = 2

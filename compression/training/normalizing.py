@@ -39,6 +39,8 @@ CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 KERNELS = CONVOLUTIONS | {"Gemm", "MatMul", "LSTM", "GRU", "RNN"}
 
 Array = npt.NDArray[np.float64]
+Moments = tuple[Array, Array]
+"""Mean and variance of each channel."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +98,18 @@ def _named(node: ir.Node, place: int) -> str:
     return "" if value is None else value.name or ""
 
 
-def normalize(model: ir.Model, chosen: Sequence["Layer"], batches: Batches, device: str) -> Normalizations:
+def normalize(
+    model: ir.Model,
+    chosen: Sequence["Layer"],
+    batches: Batches,
+    device: str,
+    original: ir.Model | None = None,
+) -> Normalizations:
     """Inserts them in place, behind the chosen convolutions that have a bias, as folding leaves one.
+
+    They change nothing; but where weights of the original were set to zero, scales and shifts are those of what its
+    convolutions gave, so that activations have their spread again once statistics are settled (Jordan et al. 2022,
+    REPAIR, arXiv:2211.08403, section 3; Saikumar and Varghese 2025, arXiv:2502.15790, on pruning).
 
     There is none where the network is shallow or has normalizations of its own, where other layers read the kernel
     too or its values are shared on purpose, where an output has one position per sample, and where no other layer
@@ -114,13 +126,44 @@ def normalize(model: ir.Model, chosen: Sequence["Layer"], batches: Batches, devi
         return Normalizations()
     view = TrainableGraph(model, device=device).eval()
     moments = _moments(view, [_output(layer).name or "" for layer in layers], batches)
+    wanted = moments if original is None else moments | _before_pruning(layers, original, batches, device)
     fresh = namer(model)
     made = [
-        _insert(layer, *moments[name], fresh)
+        _insert(layer, moments[name], wanted[name], fresh)
         for layer in layers
         if (name := _output(layer).name or "") in moments
     ]
     return Normalizations(nodes=tuple(made))
+
+
+def _before_pruning(
+    layers: Sequence["Layer"], original: ir.Model, batches: Batches, device: str
+) -> dict[str, Moments]:
+    """What the original's convolutions give that are the same but for weights that are zero now; nothing where no
+    weight is, or where an operator is unknown that earlier steps took out."""
+    theirs = {node.outputs[0].name: node for node in original.graph if node.op_type in CONVOLUTIONS}
+    kernels = {
+        name: (_kernel(layer.node), _kernel(theirs[name]))
+        for layer in layers
+        if (name := _output(layer).name or "") in theirs
+    }
+    same = [name for name, (ours, before) in kernels.items() if _is_pruned(ours, before)]
+    if all(np.array_equal(*kernels[name]) for name in same):
+        return {}
+    try:
+        return _moments(TrainableGraph(original, device=device).eval(), same, batches)
+    except NotTrainable:
+        return {}
+
+
+def _kernel(node: ir.Node) -> np.ndarray:
+    tensor = stored_tensor(node.inputs[1])
+    return np.zeros(0) if tensor is None else np.asarray(tensor.numpy())
+
+
+def _is_pruned(kernel: np.ndarray, before: np.ndarray) -> bool:
+    """Whether it is what it was, but for zeros."""
+    return kernel.shape == before.shape and bool(((kernel == before) | (kernel == 0)).all())
 
 
 def _leading(graph: ir.Graph) -> set[ir.Node]:
@@ -149,15 +192,15 @@ def _output(layer: "Layer") -> ir.Value:
     return layer.node.outputs[0]
 
 
-def _insert(layer: "Layer", mean: Array, variance: Array, fresh: Callable[[str], str]) -> ir.Node:
-    """Normalization that gives what it takes, as its input is distributed now, under the same name."""
+def _insert(layer: "Layer", now: Moments, wanted: Moments, fresh: Callable[[str], str]) -> ir.Node:
+    """Normalization that takes what is distributed as now and gives what is as wanted, under the same name."""
     before = _output(layer)
     name, norm_name = before.name or "", fresh(f"{layer.name}.norm")
     after = ir.Value(type=before.type, shape=before.shape)
     ir.convenience.replace_all_uses_with(before, after)
     before.name, after.name = fresh(f"{name}.raw"), name
-    scale = np.sqrt(variance + EPSILON)
-    parts = {"scale": scale, "bias": mean, "mean": mean, "variance": variance}
+    scale = np.sqrt(wanted[1] + EPSILON)
+    parts = {"scale": scale, "bias": wanted[0], "mean": now[0], "variance": now[1]}
     stored = [_store(layer.graph, fresh(f"{norm_name}.{part}"), array) for part, array in parts.items()]
     norm = ir.Node(
         "",
@@ -181,9 +224,7 @@ def _store(graph: ir.Graph, name: str, array: Array) -> ir.Value:
 
 
 @torch.no_grad()
-def _moments(
-    view: TrainableGraph, names: Collection[str], batches: Batches
-) -> dict[str, tuple[Array, Array]]:
+def _moments(view: TrainableGraph, names: Collection[str], batches: Batches) -> dict[str, Moments]:
     """Mean and variance of each channel of these values, where they have several positions."""
     sums: dict[str, Tensor] = {}
     for batch in batches.each(batches.training_rows[:SAMPLES]):
@@ -196,6 +237,6 @@ def _moments(
     return {name: _mean_and_variance(*found.cpu().numpy()) for name, found in sums.items()}
 
 
-def _mean_and_variance(count: Array, total: Array, squares: Array) -> tuple[Array, Array]:
+def _mean_and_variance(count: Array, total: Array, squares: Array) -> Moments:
     mean = total / count
     return mean, np.maximum(squares / count - mean**2, 0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from compression.errors import NotTrainable
-from compression.graph import interface, layers, select
+from compression.graph import interface, layers, load, select
 from compression.graph.trainable import TrainableGraph, check_agreement
 from compression.method import Role, StepContext
 from compression.training.batches import Batch, Batches
@@ -134,7 +134,8 @@ def restore_normalizations(
     if settings.batch_norm != "auto" or batches.size < LEAST_BATCH:
         return Normalizations()
     context.report(0.0, "measuring what convolutions give")
-    return normalize(model, chosen, batches, context.device)
+    original = None if context.original is None else load(context.original, workdir=context.workdir)
+    return normalize(model, chosen, batches, context.device, original)
 
 
 def learning_view(

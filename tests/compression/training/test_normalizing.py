@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from compression.checkpoints import NoCheckpoints
-from compression.graph import interface, layers, load
+from compression.graph import interface, layers, load, save
 from compression.graph.trainable import TrainableGraph
 from compression.methods.distill import Distill
 from compression.methods.finetune import Finetune
@@ -72,9 +72,48 @@ def test_measures_each_channel_of_what_a_convolution_gives(tmp_path: Path) -> No
     images = np.pad(digits()[0][:64].reshape(-1, 8, 8).astype(np.float64), ((0, 0), (1, 1), (1, 1)))
     windows = np.lib.stride_tricks.sliding_window_view(images, (3, 3), axis=(1, 2))
     given = np.einsum("nhwij,cij->cnhw", windows, kernel[:, 0]).reshape(len(bias), -1) + bias[:, None]
-    stored = [value.const_value.numpy() for value in found.nodes[0].inputs[1:]]  # type: ignore[union-attr]
-    np.testing.assert_allclose(stored[2], given.mean(1), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(stored[3], given.var(1), rtol=1e-5, atol=1e-6)
+    _, _, mean, variance = stored(found.nodes[0])
+    np.testing.assert_allclose(mean, given.mean(1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(variance, given.var(1), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_gives_pruned_layers_the_spread_that_they_had(tmp_path: Path, moved: bool) -> None:
+    """Unless a kernel is another one than the original's, which says nothing of it then."""
+    model = network(tmp_path)
+    before = {node.name: stored(node) for node in inserted(model.clone(), tmp_path / "before").nodes}
+    pruned = PruneMagnitude(sparsity=0.6).apply(
+        model.clone(), context(tmp_path, digits_data(tmp_path / "p", 64, images=True))
+    )
+    if moved:
+        for value in pruned.model.graph.initializers.values():
+            if value.const_value is not None and value.const_value.numpy().ndim == 4:
+                value.const_value = ir.tensor(value.const_value.numpy() * 2, name=value.name)
+    batches = Batches(digits_data(tmp_path / "d", 64, images=True), interface(model)[0], batch_size=16)
+    found = normalize(pruned.model, layers(pruned.model), batches, "cpu", model)
+    for node in found.nodes:
+        scale, shift, mean, variance = stored(node)
+        own = np.sqrt(variance + 1e-5), mean
+        for given, wanted in zip((scale, shift), own if moved else before[node.name], strict=False):
+            np.testing.assert_allclose(given, wanted, rtol=1e-5, atol=1e-6)
+        assert not np.allclose(mean, before[node.name][2], rtol=1e-2)
+
+
+def test_finetuning_begins_with_the_spread_of_the_original(tmp_path: Path) -> None:
+    model = deep(tmp_path, depth=6)
+    (path,) = save(model, tmp_path / "original.onnx")
+    data = digits_data(tmp_path / "d", 64, images=True)
+    pruned = PruneMagnitude(sparsity=0.85, scope="layer").apply(model.clone(), context(tmp_path, data)).model
+    step, spreads = Finetune(epochs=1, learning_rate=1e-30), []
+    for name, given in (("with", {"original": path}), ("without", {})):
+        outcome = step.apply(pruned.clone(), context(tmp_path / name, data, **given))
+        spreads.append(float(outputs(outcome.model).std(axis=0).mean()))
+    assert spreads[0] > 2 * spreads[1]
+
+
+def stored(node: ir.Node) -> list[np.ndarray]:
+    """Scale, shift, mean and variance."""
+    return [value.const_value.numpy() for value in node.inputs[1:] if value and value.const_value]
 
 
 def normalized_otherwise(model: ir.Model) -> None:
