@@ -2,6 +2,7 @@
 range."""
 
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -128,35 +129,57 @@ def _lstm_refusal(node: ir.Node) -> str | None:
     return None
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    integers: ir.Value
+    scale: ir.Value
+    sqnr_db: float
+
+
 class _Writer:
     def __init__(self, names: Names, weight_bits: int) -> None:
         self.names = names
         self.weight_bits = weight_bits
         self.quantized: dict[ir.Value, tuple[ir.Value, ...]] = {}
+        self.stored: dict[tuple[ir.Graph, ir.Value, bool], _Stored] = {}
 
     def product(self, node: ir.Node) -> float:
         """x W + b as (MatMulInteger(q(x), q(W)) in int32) * scale(x) * scale(W) + b; returns W's dB."""
         given, weight, graph = node.inputs[0], node.inputs[1], node.graph
-        tensor = constant_of(weight)
-        if given is None or weight is None or tensor is None or not isinstance(graph, ir.Graph):
+        if given is None or weight is None or not isinstance(graph, ir.Graph):
             raise ValueError(f"{node.name} cannot be quantized")
-        values = as_numpy(tensor)
-        require_finite(weight.name or "", values)
-        values = values.T if integer_attributes(node).get("transB", 0) else values
-        made = quantize_weight(np.ascontiguousarray(values), (1,), bits=self.weight_bits)
+        stored = self._weight(graph, weight, transposed=bool(integer_attributes(node).get("transB", 0)))
         base = weight.name or "weight"
-        integers = self._constant(graph, f"{base}_int8", made.integers)
-        scale = self._constant(graph, f"{base}_scale", made.parameters.scale.reshape(-1))
         x, x_scale, x_zero = self._quantize(node, given)
-        product = self._node("MatMulInteger", [x, integers, x_zero], base)
+        product = self._node("MatMulInteger", [x, stored.integers, x_zero], base)
         cast = self._node("Cast", [product.outputs[0]], base, to=ir.DataType.FLOAT.value)
-        both = self._node("Mul", [x_scale, scale], base)
+        both = self._node("Mul", [x_scale, stored.scale], base)
         result = self._node("Mul", [cast.outputs[0], both.outputs[0]], base)
         new = [product, cast, both, result]
         if len(node.inputs) > 2 and node.inputs[2] is not None:
             new.append(self._node("Add", [result.outputs[0], node.inputs[2]], base))
         self._replace(node, new, [weight])
-        return made.sqnr_db
+        return stored.sqnr_db
+
+    def _weight(self, graph: ir.Graph, weight: ir.Value, *, transposed: bool) -> "_Stored":
+        """A matrix as integers, once for all products that share it: a recurrence that was unrolled has many."""
+        known = self.stored.get((graph, weight, transposed))
+        if known is not None:
+            return known
+        tensor, base = constant_of(weight), weight.name or "weight"
+        if tensor is None:
+            raise ValueError(f"{base} is no constant")
+        values = as_numpy(tensor)
+        require_finite(base, values)
+        values = np.ascontiguousarray(values.T if transposed else values)
+        made = quantize_weight(values, (1,), bits=self.weight_bits)
+        stored = _Stored(
+            integers=self._constant(graph, f"{base}_int8", made.integers),
+            scale=self._constant(graph, f"{base}_scale", made.parameters.scale.reshape(-1)),
+            sqnr_db=made.sqnr_db,
+        )
+        self.stored[graph, weight, transposed] = stored
+        return stored
 
     def lstm(self, node: ir.Node) -> float:
         """LSTM with its two matrices as int8, transposed as the kernel reads them, one scale per gate row."""

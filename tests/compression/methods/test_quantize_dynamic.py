@@ -66,6 +66,12 @@ def test_weights_have_the_bits_that_the_processor_multiplies_exactly(bits, large
         assert integers and {np.abs(array.astype(int)).max() for array in integers} == {largest}
 
 
+def test_a_weight_that_products_share_is_stored_once(tmp_path):
+    _, path = forced(graphs.shared(), tmp_path)
+    stored = [onnx.numpy_helper.to_array(item) for item in onnx.load(path).graph.initializer]
+    assert [array.shape for array in stored if array.dtype == np.int8 and array.ndim == 2] == [(64, 64)]
+
+
 @pytest.mark.parametrize("name", graphs.ALL)
 def test_every_graph_loads_and_is_smaller(name, tmp_path):
     model = graphs.ALL[name]()
