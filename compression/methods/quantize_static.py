@@ -20,7 +20,8 @@ class QuantizeStatic(NarrowingMethod):
     Candidates (convolutions, matrix products, with and without elementwise operators) are built, checked on
     samples that were not calibrated on, and timed against the original; the fastest is kept that is accurate on all.
     Layers left out have their weights stored as int8, so that the file shrinks everywhere. Where integers are
-    slower on this device, nothing but the weights' storage changes, and the report says so.
+    slower on this device, the model computes in floats: with the nodes of optimize_graph where these are faster than
+    its own, else nothing but the weights' storage changes; the report says so.
     """
 
     version: ClassVar[int] = 5
