@@ -136,4 +136,4 @@ def _descend(
             moved[k] = (codes[row] - best) * steps[row]
             codes[row] = best
             local[k:] += inner[k:, k, None] * moved[k]
-        pull += hessian[:, start:stop] @ moved
+        pull[stop:] += hessian[stop:, start:stop] @ moved

@@ -63,10 +63,13 @@ def _safe(scale: Doubles) -> Floats:
 def _search(blocks: Floats, importance: Floats, scheme: Scheme) -> tuple[Floats, Codes]:
     best_scale, best_zero = _extremes(blocks, scheme)
     least = np.full(best_scale.shape, np.inf, np.float32)
-    scratch = np.empty_like(blocks)
+    # The peak of a block is a unit that no square over- or underflows in.
+    unit = np.maximum(np.abs(blocks).max(axis=2, keepdims=True), TINY)
+    scaled, scratch = blocks / unit, np.empty_like(blocks)
     for share in SHRINKS:
         scale, zero = _extremes(blocks, scheme, share)
-        error = _error(blocks, scale, zero, importance=importance, scheme=scheme, scratch=scratch)
+        step = scale[:, :, None] / unit
+        error = _error(scaled, step, zero, importance=importance, scheme=scheme, scratch=scratch)
         better = error < least
         least = np.where(better, error, least)
         best_scale = np.where(better, scale, best_scale)
@@ -75,17 +78,15 @@ def _search(blocks: Floats, importance: Floats, scheme: Scheme) -> tuple[Floats,
 
 
 def _error(
-    blocks: Floats, scale: Floats, zero: Codes, *, importance: Floats, scheme: Scheme, scratch: Floats
+    blocks: Floats, step: Floats, zero: Codes, *, importance: Floats, scheme: Scheme, scratch: Floats
 ) -> Floats:
-    """Importance-weighted squared error of each block, in units that do not overflow float32."""
-    step, origin = scale[:, :, None], zero[:, :, None].astype(np.float32)
+    """Importance-weighted squared error of each block."""
+    origin = zero[:, :, None].astype(np.float32)
     np.divide(blocks, step, out=scratch)
     np.rint(scratch, out=scratch)
     np.clip(scratch, -origin, scheme.top - origin, out=scratch)
     scratch *= step
     scratch -= blocks
-    # The peak of a block is a unit that no square over- or underflows in.
-    scratch /= np.maximum(np.abs(blocks).max(axis=2, keepdims=True), TINY)
     np.square(scratch, out=scratch)
     scratch *= importance
     total: Floats = scratch.sum(axis=2)
