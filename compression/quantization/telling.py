@@ -68,17 +68,19 @@ def decided(
     details = {**details, "candidates": tried, "problems": list(decision.problems)}
     if decision.chosen is None:
         return fallback.outcome(_no_winner(decision), details)
-    return _won(decision.chosen, reasons, details)
+    if not decision.chosen.layers:
+        note = f"{_no_winner(decision)}; {_floats_sentence(decision.chosen)}"
+        return _won(decision.chosen, reasons, {**details, "fallback": "weight-only"}, note)
+    return _won(decision.chosen, reasons, details, _winner_sentence(decision.chosen, len(reasons)))
 
 
-def _won(winner: Candidate, reasons: Reasons, details: Mapping[str, Any]) -> StepOutcome:
+def _won(winner: Candidate, reasons: Reasons, details: Mapping[str, Any], note: str) -> StepOutcome:
     told = {outcome.layer: _with_reason(outcome, reasons, winner) for outcome in winner.stored}
     for layer, sqnr in winner.weight_sqnr_db.items():
         numbers = {} if abs(sqnr) == float("inf") else {"sqnr_db": sqnr}
         told[layer] = LayerOutcome(layer=layer, changed=True, note="computes in int8", numbers=numbers)
     gone = LayerOutcome(layer="", changed=False, note="folded into its neighbours before quantization")
     outcomes = tuple(told.get(name) or gone.model_copy(update={"layer": name}) for name in reasons)
-    note = _winner_sentence(winner, len(reasons))
     return StepOutcome(model=winner.model, layers=outcomes, notes=(note,), details=details)
 
 
@@ -103,8 +105,16 @@ def _no_winner(decision: Decision) -> str:
         return f"integers spoil the outputs: {reached}"
     best = max(timed, key=lambda item: item.speed.speedup if item.speed else 0.0)
     speedup = best.speed.speedup if best.speed else 0.0
-    ran = f"the fastest of {len(timed)} candidates ran at {speedup:.2f}x the original's "
-    return f"integers do not pay on this device: {ran}speed, which is not faster beyond noise"
+    ran = f"the fastest of {len(timed)} candidates ran at {speedup:.2f}x the original's speed"
+    return f"integers do not pay on this device: {ran}, {_beaten(decision)}"
+
+
+def _beaten(decision: Decision) -> str:
+    return (
+        "which is not faster beyond noise"
+        if decision.chosen is None
+        else "and floats with fewer nodes are faster"
+    )
 
 
 def _first(problems: Sequence[str]) -> str:
@@ -112,12 +122,18 @@ def _first(problems: Sequence[str]) -> str:
 
 
 def _winner_sentence(winner: Candidate, count: int) -> str:
+    left = count - len(winner.layers)
+    rest = f"; {left} others compute in floats from int8 weights" if left else ""
+    return f"integers in {winner.name}: {len(winner.layers)} layers{_figures(winner)}{rest}"
+
+
+def _floats_sentence(winner: Candidate) -> str:
+    stored = "only its weights are stored as integers"
+    return f"with fewer nodes the model computes in floats{_figures(winner)}; {stored}"
+
+
+def _figures(winner: Candidate) -> str:
     speed = f", {winner.speed.speedup:.2f}x the original's speed" if winner.speed else ", not timed"
     db = winner.fidelity.sqnr_db
     true = f", outputs at {db:.1f} dB" if winner.fidelity.comparable and abs(db) != float("inf") else ""
-    if not winner.layers:
-        stored = "only its weights are stored as integers"
-        return f"no integers: with fewer nodes the model computes in floats{speed}{true}; {stored}"
-    left = count - len(winner.layers)
-    rest = f"; {left} others compute in floats from int8 weights" if left else ""
-    return f"integers in {winner.name}: {len(winner.layers)} layers{speed}{true}{rest}"
+    return f"{speed}{true}"

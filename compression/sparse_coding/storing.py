@@ -197,5 +197,5 @@ def _bytes(build: Builder) -> int:
         if tensor is not None and value.producer() is None:
             rank, name = len(tensor.shape), len(value.name or "")
             size += int(tensor.nbytes) + name + 2 * rank + 8
-            size += 4 if tensor.nbytes > SMALL_TENSOR_BYTES else name + 4 * rank + 12
+            size += 4 if tensor.nbytes > SMALL_TENSOR_BYTES else 0
     return size + sum(len(ir.serde.serialize_node(node).SerializeToString()) + 2 for node in build.nodes)
