@@ -53,8 +53,9 @@ class Measured:
     name: str
     bits: float
     seconds: float
+    """Of processor time, which a busy machine leaves as it is."""
     phases: Mapping[str, float]
-    """Seconds of this service by the first word of what it reports: gathering, rounding, comparing."""
+    """The same of this service by the first word of what it reports: gathering, rounding, comparing."""
     size_bytes: int
     error: float
     """||X (W - Q)|| / ||X W|| over all products, on held-out rows X of the original."""
@@ -104,7 +105,7 @@ class Bench:
     def prepare(cls, path: Path, folder: Path) -> "Bench":
         bench = cls(path, folder)
         taps = sorted({given for given, _ in bench.products.values()})
-        session = runtime.open_session(load(path), device="cpu", threads=2, outputs=taps)
+        session = runtime.open_session(load(path), device="cpu", threads=1, outputs=taps)
         bench.answers, bench.moments = [], {}
         rows: dict[str, list[np.ndarray]] = {name: [] for name in taps}
         for feed in bench.held_out:
@@ -123,7 +124,7 @@ class Bench:
 
     answers: list[dict[str, np.ndarray]]
     reports: list[tuple[float, str]]
-    """When the service told what it was doing, and the first word of it."""
+    """Processor time at which the service told what it was doing, and the first word of it."""
     moments: dict[str, np.ndarray]
 
     def entries(self) -> Iterator[Entry]:
@@ -162,9 +163,9 @@ class Bench:
 
     def measure(self, entry: Entry) -> Measured:
         self.reports = []
-        begin = time.perf_counter()
+        begin = time.process_time()
         made = entry.make()
-        seconds = time.perf_counter() - begin
+        seconds = time.process_time() - begin
         session = _session(made)
         found = [
             dict(zip(("hidden", "sentence"), session.run(None, feed)[:2], strict=True))
@@ -225,9 +226,9 @@ class Bench:
                 workdir=folder,
                 data={Role.CALIBRATION: open_dataset(folder / "data.npz", folder)},
                 device="cpu",
-                threads=2,
+                threads=1,
                 seed=0,
-                report=lambda _, words: self.reports.append((time.perf_counter(), words.split()[0])),
+                report=lambda _, words: self.reports.append((time.process_time(), words.split()[0])),
             )
             step = QuantizeWeights(
                 bits=4,
@@ -383,8 +384,9 @@ def _page(bench: Bench, measured: Sequence[Measured]) -> Iterator[str]:
         yield "| " + " | ".join(cells) + " |"
     yield "\nOutput error: root mean square over products of ||X (W - Q)|| / ||X W||, X being the original's inputs on"
     yield "held-out sentences. Cosine: of the sentence embeddings with the original's. Speed: median of paired"
-    yield "inferences of one sentence, against float32. Seconds include reading and writing, comparing outputs, and"
-    yield "gathering the calibration data's inputs for gptq and awq; rounding is the seconds of that alone, for each"
+    yield "inferences of one sentence, against float32. Seconds are of the processor, for all threads together; they"
+    yield "include reading and writing, comparing outputs, and gathering the calibration data's inputs for hqq, gptq"
+    yield "and awq; rounding is the seconds of that alone, for each"
     times = bench.weights / SQUARE
     yield f"2^20 weights, as many as a matrix of 1024 x 1024 has ({times:.1f} of these). This service's lines"
     yield "are forced into MatMulNBits, which `auto` takes only where it is not slower."
@@ -402,6 +404,8 @@ def _verdict(measured: Sequence[Measured]) -> Iterator[str]:
     for name in (*peers, f"onnxruntime, HQQ in blocks of {2 * BLOCK}", "onnxsim, GPTQ"):
         if name in by_name:
             yield f"- gptq against {name}: {1 - own.error / by_name[name].error:.0%} less output error."
+    if "onnxsim, RTN" in by_name and "onnxsim, GPTQ" not in by_name:
+        yield "- onnxsim, GPTQ had not ended when it was stopped."
     worse = [name for name, error in own.layers.items() if error > nearest.layers[name]]
     yield "- Products on which gptq is worse than rounding to the nearest on held-out rows:"
     yield f"  {len(worse)} of {len(own.layers)}."
