@@ -8,7 +8,7 @@ from types import MappingProxyType
 from compression.method import Device, Role
 from compression.spec import CompressionSpec
 
-FORMAT = 1
+FORMAT = 2
 """Raise it when loading, saving or checking a model changes what every step makes."""
 
 

@@ -183,14 +183,21 @@ def refuse_asset(s: Session, store: ObjectStore, asset_id: str, attempt: int, er
     return asset is not None
 
 
-def lost_inspections(s: Session, now: datetime, ring_again_s: float, limit: int = 100) -> list[str]:
-    """Ids to ring for: nobody holds them, and they were not rung for in the last `ring_again_s` seconds."""
-    before = now - timedelta(seconds=ring_again_s)
-    forgotten = or_(Asset.lease_expires_at.is_(None), Asset.lease_expires_at < now)
-    silent = or_(Asset.rung_at < before, Asset.rung_at.is_(None))
-    return list(
-        s.scalars(select(Asset.id).where(_waiting(), forgotten, silent).order_by(Asset.id).limit(limit))
-    )
+def lost_inspections(
+    s: Session, now: datetime, ring_again_s: float, *, patience_s: float | None = None, limit: int = 100
+) -> list[str]:
+    """Ids to ring for: nobody holds them, and they were not rung for in the last `ring_again_s` seconds.
+
+    `patience_s` is given where the broker still holds messages of inspections: it is what counts for those that
+    nobody ever held, since theirs are most likely among them.
+    """
+    never_held = Asset.lease_expires_at.is_(None)
+    again = Asset.rung_at < now - timedelta(seconds=ring_again_s)
+    long_ago = Asset.rung_at < now - timedelta(seconds=patience_s or ring_again_s)
+    lost = or_(never_held & long_ago, (Asset.lease_expires_at < now) & again)
+    forgotten = or_(never_held, Asset.lease_expires_at < now)
+    silent = or_(lost, Asset.rung_at.is_(None) & forgotten)
+    return list(s.scalars(select(Asset.id).where(_waiting(), silent).order_by(Asset.id).limit(limit)))
 
 
 def mark_rung(s: Session, asset_id: str) -> None:

@@ -82,9 +82,9 @@ def ring_unheard(services: Services) -> None:
         waiting = jobs.lost(s, now, settings, backlogged=backlogged)
     for job in waiting:
         services.bell.ring_job(job.job_id, job.queue)
-    silent_s = settings.patience_s if INSPECTIONS in backlogged else settings.ring_again_s
+    patience_s = settings.patience_s if INSPECTIONS in backlogged else None
     with services.database.read() as s:
-        inspections = assets.lost_inspections(s, now, silent_s)
+        inspections = assets.lost_inspections(s, now, settings.ring_again_s, patience_s=patience_s)
     for asset_id in inspections:
         services.bell.ring_inspection(asset_id)
 

@@ -5,7 +5,7 @@ from typing import Protocol
 from compression.errors import PackedError
 
 MAGIC = b"\x89MPK"
-VERSION = 1
+VERSION = 2
 DIGEST_BYTES = 8
 """Of SHA-256, kept of each file."""
 CHUNK_UNITS = 1 << 20

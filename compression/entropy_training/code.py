@@ -17,6 +17,8 @@ PRIOR = 3.0
 FLOOR = 0.3
 """How often each value counts beside how often it occurs."""
 RAREST = 1e-5
+LARGEST = 1 << 15
+"""Numbers beyond it count as it, so that tables stay small."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def _odds(share: Tensor) -> Tensor:
 
 def _values(numbers: Tensor) -> Tensor:
     """Bits of each value from -m to m beside that it is not 0; m is one more than what occurs."""
+    numbers = numbers.clamp(-LARGEST, LARGEST)
     most = int(numbers.abs().max()) + 1
     counts = torch.bincount((numbers + most).long().reshape(-1), minlength=2 * most + 1) + FLOOR
     counts[most] = 0

@@ -44,7 +44,7 @@ def gather_curvature(
     batches = Batches(
         context.data[Role.CALIBRATION], interface(model)[0], batch_size=GRADIENT_BATCH, seed=context.seed
     )
-    rows = batches.training_rows[:most]
+    rows = batches.drawn_rows(most)
     view = TrainableGraph(model)
     view.batch_norm = "frozen"
     view.eval()

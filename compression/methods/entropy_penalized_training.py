@@ -46,7 +46,7 @@ class EntropyPenalizedTraining(TrainingMethod):
     )
     step: float = Field(
         1.5,
-        gt=0,
+        ge=1e-3,
         le=100,
         description="distance between a tensor's grid points, as a share of the root mean square of its weights that "
         "are not zero when the step begins; a coarse one begins with many zeros, which is where a code for them starts "

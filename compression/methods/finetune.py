@@ -19,7 +19,7 @@ class Finetune(GuidedMethod):
     it did not round (straight through), with its scales as they are. Convolutions of a deep network into which
     BatchNormalization was folded have it back while they train; where they are the original's but for pruned weights,
     it begins with the spread of activations that the original had. Labels decide what is learned; without them the
-    original model's outputs are. Of all epochs the best on a validation split is kept, the model as it came among
+    original model's outputs are. Of all epochs the best on a validation split is kept, what training began with among
     them.
     """
 

@@ -155,7 +155,7 @@ class _Rounds:
         # From its own outputs a model differs by nothing at first: what counts is how far they would move.
         objective = OutputNoise() if isinstance(training.objective, Imitation) else training.objective
         batches = training.batches
-        rows = batches.training_rows[:SENSED]
+        rows = batches.drawn_rows(SENSED)
         return sensitivities(training.view, objective, batches.each(rows), self.names, criterion)
 
     def _train(self, number: int) -> TrainingRecord:

@@ -29,6 +29,8 @@ _ENOUGH_DB = 60.0
 """Nearer than this is as good as equal."""
 _LAYERS = 8
 """Whose outputs are looked at beside the model's: a few numbers, such as a classifier's, are soon learned by heart."""
+_KEPT_BYTES = 1 << 28
+"""Of answers in memory, about: samples beyond are not looked at."""
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 _PASSED = frozenset(
     {"Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose"}
@@ -158,9 +160,13 @@ class _Judge:
     ) -> "_Judge":
         plain, taps = (_Taps.of(model, layers) for model in (floats, quantized))
         session = plain.open(floats, context)
-        answers = [plain.read(session, feed) for feed in samples]
+        answers: list[Arrays] = []
+        for feed in samples:
+            answers.append(plain.read(session, feed))
+            if len(answers) * sum(array.nbytes for array in answers[0]) > _KEPT_BYTES:
+                break
         session = taps.open(quantized, context)
-        return cls(session=session, fed=fed, taps=taps, samples=samples, answers=answers)
+        return cls(session=session, fed=fed, taps=taps, samples=samples[: len(answers)], answers=answers)
 
     def within(self, seconds: float, ranges: Mapping[str, Range]) -> "_Judge":
         """With as many of the samples as take about so many seconds, one at least."""
@@ -185,9 +191,13 @@ class _Judge:
 
 
 def _energies(expected: Array, found: Array) -> tuple[float, float]:
-    if expected.shape != found.shape or not np.isfinite(found).all():
+    """Of what the original gives as finite numbers: masked scores may be infinite by design."""
+    if expected.shape != found.shape:
         return 0.0, math.inf
-    return energy(expected, found)
+    known = np.isfinite(expected)
+    if not np.isfinite(found[known]).all():
+        return 0.0, math.inf
+    return energy(expected[known], found[known])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from compression import runtime
+from compression.errors import NotApplicable
 from compression.method import Device
 from compression.quantization.regions import ALL_GROUPS
 
@@ -85,12 +86,23 @@ def resolve_target(
     `activations` and `weights` other than `auto` go before the target's own. Signed activations need 7 bits as
     unsigned ones do, since onnxruntime adds 128 to them on x86; unsigned weights do not: their products are added up in
     32 bits.
+
+    Raises:
+        NotApplicable: unsigned weights beside signed activations, for which no runtime has kernels.
     """
     present = "cuda" if device == "cuda" else _processor()
     found = replace(TARGETS[present], here=True) if wanted in ("cpu", present) else TARGETS[wanted]
     if activations != "auto":
         found = replace(found, activations=_TYPES[activations], reason=f"{activations} was asked for")
-    return replace(found, weights=np.uint8, weight_bits=8) if weights == "uint8" else found
+    if weights != "uint8":
+        return found
+    if found.activations is not np.uint8:
+        raise NotApplicable(
+            f"no kernel of {found.name} multiplies int8 activations by uint8 weights",
+            where="weights",
+            hint="leave weights at auto, or take uint8 activations on an x86 CPU",
+        )
+    return replace(found, weights=np.uint8, weight_bits=8)
 
 
 def _processor() -> TargetName:

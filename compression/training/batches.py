@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from compression.data import Dataset, Feeds
 
 Array = npt.NDArray[Any]
-SHUFFLES, SPLITS = 1, 2
+SHUFFLES, SPLITS, DRAWS = 1, 2, 3
 """Streams of random numbers, so that the split does not depend on how often is shuffled."""
 
 
@@ -72,6 +72,11 @@ class Batches:
                 where="data.training",
                 hint="give more samples, or validation 0",
             )
+
+    def drawn_rows(self, most: int) -> npt.NDArray[np.int64]:
+        """At most so many training samples, drawn with the seed: files are often sorted by class."""
+        order = np.random.default_rng([self._seed, DRAWS]).permutation(self.training_rows)
+        return order[:most]
 
     @property
     def labelled(self) -> bool:

@@ -184,7 +184,10 @@ def _is_fit(layer: "Layer") -> bool:
     kernel, bias = (stored_tensor(value) for value in node.inputs[1:3])
     if kernel is None or bias is None or not kernel.dtype == bias.dtype == ir.DataType.FLOAT or bias.size < 2:
         return False
-    alone = all(value is not None and len(value.uses()) == 1 for value in node.inputs[1:3])
+    alone = all(
+        value is not None and len(value.uses()) == 1 and not value.is_graph_output()
+        for value in node.inputs[1:3]
+    )
     return alone and shared_values(np.asarray(kernel.numpy())) is None
 
 
@@ -227,10 +230,13 @@ def _store(graph: ir.Graph, name: str, array: Array) -> ir.Value:
 def _moments(view: TrainableGraph, names: Collection[str], batches: Batches) -> dict[str, Moments]:
     """Mean and variance of each channel of these values, where they have several positions."""
     sums: dict[str, Tensor] = {}
-    for batch in batches.each(batches.training_rows[:SAMPLES]):
+    for batch in batches.each(batches.drawn_rows(SAMPLES)):
+        fed = len(next(iter(batch.feeds.values())))
         for name, value in view(feed_tensors(batch, view.device), names).items():
             if name in names and value[0, 0].numel() > 1:
-                wide = value[: batch.samples].double().transpose(0, 1).flatten(1)
+                # A sample may have several rows here, such as the frames of a clip.
+                known = value[: len(value) * batch.samples // fed]
+                wide = known.double().transpose(0, 1).flatten(1)
                 count = torch.full_like(wide[:, 0], wide.shape[1])
                 found = torch.stack([count, wide.sum(1), wide.square().sum(1)])
                 sums[name] = sums[name] + found if name in sums else found

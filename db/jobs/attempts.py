@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import func, update
+from sqlalchemy import func, or_, update
 from sqlalchemy.orm import Session
 
 from db.artifacts import NewArtifact, add_artifacts
@@ -162,5 +162,7 @@ def fail_poison(s: Session, job: Job, sources: Iterable[JobState], now: datetime
 
 def _say_busy(s: Session, job_id: str, limit: int) -> None:
     message = f"Waiting: the project already runs {limit} jobs, as many as it may."
-    queued = update(Job).where(Job.id == job_id, Job.state == JobState.QUEUED, Job.message != message)
-    changed_one(s, queued.values(message=message))
+    news = or_(Job.message != message, Job.rung_at.is_not(None))
+    queued = update(Job).where(Job.id == job_id, Job.state == JobState.QUEUED, news)
+    # Its message is used up, so that the sweeper rings as soon as the project may run more.
+    changed_one(s, queued.values(message=message, rung_at=None))

@@ -191,19 +191,22 @@ def test_a_refused_file_keeps_its_reason_but_not_its_bytes(house: House) -> None
 def test_inspections_nobody_holds_are_rung_for_again(house: House) -> None:
     asset, now = house.add(b"x"), utcnow()
 
-    def lost(seconds: float) -> list[str]:
+    def lost(seconds: float, **more: float) -> list[str]:
         with house.database.read() as s:
-            return assets.lost_inspections(s, now + timedelta(seconds=seconds), ring_again_s=60)
+            return assets.lost_inspections(s, now + timedelta(seconds=seconds), ring_again_s=60, **more)
 
     assert lost(0) == [asset.id]
     with house.database.transaction() as s:
         assets.mark_rung(s, asset.id)
     assert lost(30) == []
     assert lost(90) == [asset.id]
+    assert lost(90, patience_s=3600) == []
+    assert lost(4000, patience_s=3600) == [asset.id]
     with house.database.transaction() as s:
         assets.claim_inspection(s, asset.id, 120, now)
     assert lost(90) == []
     assert lost(150) == [asset.id]
+    assert lost(150, patience_s=3600) == [asset.id], "its message was used up"
 
 
 def test_the_object_of_an_asset_is_where_object_key_says(house: House) -> None:

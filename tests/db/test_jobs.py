@@ -316,6 +316,7 @@ def test_a_project_runs_no_more_jobs_than_it_may(house: House) -> None:
     token = token_of(house.claim(first))
     assert house.try_claim(second) is jobs.NotClaimed.PROJECT_BUSY
     assert "1 jobs" in house.row(second).message
+    assert house.row(second).rung_at is None, "its message is used up"
     assert lost(house, 3) == [], "ringing for it would be in vain"
     request_cancel(house, first)
     assert house.try_claim(second) is jobs.NotClaimed.PROJECT_BUSY, "it holds its worker until it has stopped"

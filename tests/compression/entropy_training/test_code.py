@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from compression.entropy_training.code import FLOOR, PRIOR, fitted
+from compression.entropy_training.code import FLOOR, LARGEST, PRIOR, fitted
 
 
 def test_a_vector_takes_its_entropy() -> None:
@@ -15,6 +15,13 @@ def test_a_vector_takes_its_entropy() -> None:
     ones, others = -np.log2(values[2] / values.sum()), -np.log2(values[1] / values.sum())
     expected = -8 * np.log2(1 - chance) - 8 * np.log2(chance) + 6 * ones + 2 * others
     assert float(fitted(numbers).bits(numbers).sum()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_numbers_beyond_all_measure_take_a_table_of_bounded_size() -> None:
+    numbers = torch.tensor([0.0, 1.0, 1e12, -1e12])
+    code = fitted(numbers)
+    assert len(code.values) <= 2 * LARGEST + 3
+    assert torch.isfinite(code.bits(numbers)).all()
 
 
 def test_rows_and_columns_have_chances_of_their_own() -> None:

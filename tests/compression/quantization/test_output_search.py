@@ -7,6 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compression.methods.quantize_static import QuantizeStatic
 from compression.quantization.affine import sqnr_db
+from compression.quantization.output_search import _energies
 from tests.compression.quantization import graphs
 
 
@@ -51,6 +52,12 @@ def test_what_the_outputs_do_not_read_takes_no_steps(tmp_path):
         decibels[ranges] = sqnr_db(before, after)
     # The range of all values is about 70 times that of those that count, which costs 37 dB; a search gets back 10.
     assert decibels["output_search"] > max(decibels["minmax"], decibels["mse"]) + 10
+
+
+def test_infinities_that_the_original_gives_too_are_no_noise():
+    masked = np.array([1.0, -np.inf, 3.0], np.float32)
+    assert _energies(masked, masked + np.float32(0.5)) == (10.0, 0.5)
+    assert _energies(np.ones(3, np.float32), masked) == (0.0, np.inf)
 
 
 def test_the_search_ends_when_its_time_is_up(tmp_path, monkeypatch):

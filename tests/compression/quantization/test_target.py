@@ -6,6 +6,7 @@ import pytest
 from onnx import numpy_helper
 
 from compression import runtime
+from compression.errors import NotApplicable
 from compression.methods.quantize_static import QuantizeStatic
 from compression.quantization.affine import sqnr_db
 from compression.quantization.target import TARGETS, resolve_target
@@ -30,6 +31,15 @@ def reads(model, kind, index):
     return [
         node.input[index] for node in model.graph.node if node.op_type == kind and len(node.input) > index
     ]
+
+
+@pytest.mark.parametrize(
+    ("target", "activations"), [("cpu-avx2", "int8"), ("cpu-arm", "auto"), ("tensorrt", "auto")]
+)
+def test_unsigned_weights_need_unsigned_activations(target, activations):
+    with pytest.raises(NotApplicable) as refused:
+        resolve_target(target, "cpu", activations, "uint8")
+    assert refused.value.where == "weights" and target in str(refused.value)
 
 
 @pytest.mark.parametrize("name", [name for name, target in TARGETS.items() if target.groups])

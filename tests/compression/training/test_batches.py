@@ -42,6 +42,16 @@ def test_order_is_the_seeds_and_the_epochs(tmp_path: Path) -> None:
     assert rows(one, 3, start=2) == rows(one, 3)[2:]
 
 
+def test_drawn_samples_are_the_seeds_and_not_the_first(tmp_path: Path) -> None:
+    """Files are often sorted by class."""
+    one, two, other = (batches(tmp_path / str(i), 100, seed=i // 2, validation=0.2) for i in range(3))
+    drawn = one.drawn_rows(16)
+    assert len(set(drawn.tolist())) == 16 and set(drawn.tolist()) <= set(one.training_rows.tolist())
+    assert np.array_equal(drawn, two.drawn_rows(16)) and not np.array_equal(drawn, other.drawn_rows(16))
+    assert drawn.max() > 50 and not np.array_equal(drawn, np.sort(drawn))
+    assert sorted(one.drawn_rows(1000)) == one.training_rows.tolist()
+
+
 def test_feeds_and_labels_belong_to_the_rows(tmp_path: Path) -> None:
     for batch in batches(tmp_path, 40).epoch(1):
         assert batch.labels is not None
