@@ -6,10 +6,12 @@ import tempfile
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.e2e.conftest import environment
 
 
+@pytest.mark.timeout(600)
 def test_the_demo_compares_three_jobs_and_leaves_nothing_behind(tmp_path: Path) -> None:
     report = tmp_path / "comparison.html"
     command = [sys.executable, "-m", "api", "demo", "--report", str(report)]
@@ -21,7 +23,7 @@ def test_the_demo_compares_three_jobs_and_leaves_nothing_behind(tmp_path: Path) 
             capture_output=True,
             text=True,
             check=False,
-            timeout=280,
+            timeout=580,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert not [path.name for path in Path(scratch).glob("modelpress-*") if path.is_dir()]

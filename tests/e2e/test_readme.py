@@ -17,6 +17,7 @@ README = Path(__file__).parents[2] / "README.md"
 SESSION = re.compile(r"<!-- session -->\n```bash\n(.*?)```", re.DOTALL)
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the session is one with curl")
 def test_the_pasted_curl_sessions_end_with_smaller_models(served: Served, tmp_path: Path) -> None:
     sessions = SESSION.findall(README.read_text())
