@@ -74,7 +74,7 @@ class QuantizeStatic(NarrowingMethod):
     weights: Literal["auto", "uint8", "int8"] = Field(
         "auto",
         description="integer type of weights; `auto` takes what the target's kernels are made for. Without VNNI an x86 "
-        "CPU is quick with int8 of 7 bits; `uint8` keeps all 8 bits there, at less speed",
+        "CPU is quick with int8 of 7 bits; `uint8` keeps all 8 bits there, at less speed, beside uint8 activations",
     )
     placement: Literal["auto", "all"] = Field(
         "auto",
