@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compression.method import Problem
 from compression.summary import LayerSummary, ModelSummary, WeightSummary
 
 if TYPE_CHECKING:
@@ -65,6 +66,19 @@ def target_weights(layer: LayerSummary) -> tuple[WeightSummary, ...]:
     chosen = layer.weights if layer.op_type in RECURRENT else layer.weights[:1]
     rank = 3 if layer.op_type in RECURRENT else 2
     return tuple(weight for weight in chosen if weight.is_float and len(weight.shape) >= rank)
+
+
+def no_targets(model: ModelSummary, layers: Sequence[str]) -> tuple[Problem, ...]:
+    """The problem of a step whose selected layers have nothing that `target_weights` gives; none where one has."""
+    if not layers or any(target_weights(model.layer(name)) for name in layers):
+        return ()
+    problem = Problem(
+        code="not_applicable",
+        message="the selected layers have no kernels or matrices that hold floats",
+        where="layers",
+        hint="select convolutions or matrix products",
+    )
+    return (problem,)
 
 
 def find_targets(

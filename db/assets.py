@@ -191,13 +191,14 @@ def lost_inspections(
     `patience_s` is given where the broker still holds messages of inspections: it is what counts for those that
     nobody ever held, since theirs are most likely among them.
     """
-    never_held = Asset.lease_expires_at.is_(None)
-    again = Asset.rung_at < now - timedelta(seconds=ring_again_s)
-    long_ago = Asset.rung_at < now - timedelta(seconds=patience_s or ring_again_s)
-    lost = or_(never_held & long_ago, (Asset.lease_expires_at < now) & again)
-    forgotten = or_(never_held, Asset.lease_expires_at < now)
-    silent = or_(lost, Asset.rung_at.is_(None) & forgotten)
-    return list(s.scalars(select(Asset.id).where(_waiting(), silent).order_by(Asset.id).limit(limit)))
+
+    def silent_for(seconds: float) -> ColumnElement[bool]:
+        return or_(Asset.rung_at.is_(None), Asset.rung_at < now - timedelta(seconds=seconds))
+
+    never_held = Asset.lease_expires_at.is_(None) & silent_for(patience_s or ring_again_s)
+    given_up = (Asset.lease_expires_at < now) & silent_for(ring_again_s)
+    lost = select(Asset.id).where(_waiting(), or_(never_held, given_up))
+    return list(s.scalars(lost.order_by(Asset.id).limit(limit)))
 
 
 def mark_rung(s: Session, asset_id: str) -> None:

@@ -1,6 +1,7 @@
 """The bell tells workers that there is work. The row is the truth: a message that is lost costs only time."""
 
 import time
+from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -62,39 +63,37 @@ class Bell:
 
     def check(self) -> bool:
         """Whether the broker answers now."""
-        from kombu.exceptions import KombuError
-        from redis import RedisError
-
-        try:
-            with self._celery.connection_for_write() as connection:
-                connection.ensure_connection(max_retries=0, timeout=BROKER_TIMEOUT_S)
-                connection.default_channel.client.ping()
-        except (KombuError, RedisError, OSError) as error:
-            log.warning("broker_unreachable", error=str(error))
+        if self._asked(lambda client: client.ping()) is None:
             return False
         self._silent_until = 0.0
         return True
 
     def backlogged(self) -> frozenset[str]:
         """The queues of which the broker still holds messages; all of them where it does not tell."""
-        from kombu.exceptions import KombuError
-        from redis import RedisError
-
         if time.monotonic() < self._silent_until:
             return frozenset(QUEUES)
-        try:
-            with self._celery.connection_for_read() as connection:
-                connection.ensure_connection(max_retries=0, timeout=BROKER_TIMEOUT_S)
-                length = connection.default_channel.client.llen
-                return frozenset(queue for queue in QUEUES if length(queue))
-        except (KombuError, RedisError, OSError) as error:
-            log.warning("broker_unreachable", error=str(error))
+        lengths = self._asked(lambda client: [client.llen(queue) for queue in QUEUES])
+        if lengths is None:
             return frozenset(QUEUES)
+        return frozenset(queue for queue, length in zip(QUEUES, lengths, strict=True) if length)
 
     def close(self) -> None:
         """Closes the pooled connections."""
         if "_celery" in self.__dict__:
             self._celery.close()
+
+    def _asked(self, question: Callable[[Any], Any]) -> Any:
+        """The answer of the broker's Redis client, on a connection of its own; None where it does not answer."""
+        from kombu.exceptions import KombuError
+        from redis import RedisError
+
+        try:
+            with self._celery.connection_for_write() as connection:
+                connection.ensure_connection(max_retries=0, timeout=BROKER_TIMEOUT_S)
+                return question(connection.default_channel.client)
+        except (KombuError, RedisError, OSError) as error:
+            log.warning("broker_unreachable", error=str(error))
+            return None
 
     def _send(self, task: str, id: str, queue: str) -> bool:
         from kombu.exceptions import KombuError

@@ -8,7 +8,7 @@ from pydantic import Field
 from compression.method import NO_MODELS, Forecast, Problem, Role, StepContext, StepOutcome
 from compression.summary import DatasetSummary, ModelSummary
 from compression.training.settings import TrainingMethod
-from compression.weight_targets import target_weights
+from compression.weight_targets import no_targets
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -73,25 +73,13 @@ class EntropyPenalizedTraining(TrainingMethod):
         models: Mapping[str, ModelSummary] = NO_MODELS,
     ) -> Forecast:
         forecast = super().forecast(model, data, models)
-        kernels = any(target_weights(model.layer(name)) for name in forecast.layers)
-        problem = Problem(
-            code="not_applicable",
-            message="the selected layers have no kernels or matrices that hold floats",
-            where="layers",
-            hint="select convolutions or matrix products",
-        )
         warning = Problem(
             code="floats_only",
             message="the weights stay floats: the file is not smaller until it is packed",
             hint="follow it with pack",
         )
-        unfit = (problem,) if forecast.layers and not kernels else ()
-        return forecast.model_copy(
-            update={
-                "problems": (*forecast.problems, *unfit),
-                "warnings": (*forecast.warnings, warning),
-            }
-        )
+        problems = (*forecast.problems, *no_targets(model, forecast.layers))
+        return forecast.model_copy(update={"problems": problems, "warnings": (*forecast.warnings, warning)})
 
     def apply(self, model: "ir.Model", context: StepContext) -> StepOutcome:
         from compression.entropy_training.run import Wish, train_by_rate

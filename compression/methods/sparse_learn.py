@@ -9,7 +9,7 @@ from compression.method import NO_MODELS, Forecast, Problem, Role, StepContext, 
 from compression.sparse_learning.wish import Groups, Penalty, Scope, Wish
 from compression.summary import DatasetSummary, LayerSummary, ModelSummary
 from compression.training.settings import TrainingMethod
-from compression.weight_targets import target_weights
+from compression.weight_targets import no_targets, target_weights
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -111,25 +111,13 @@ class SparseLearn(TrainingMethod):
         models: Mapping[str, ModelSummary] = NO_MODELS,
     ) -> Forecast:
         forecast = super().forecast(model, data, models)
-        kernels = any(target_weights(model.layer(name)) for name in forecast.layers)
-        problem = Problem(
-            code="not_applicable",
-            message="the selected layers have no kernels or matrices that hold floats",
-            where="layers",
-            hint="select convolutions or matrix products",
-        )
         warning = Problem(
             code="zeros_only",
             message="zeros only: the file is not smaller until packed or cut, and dense kernels are not faster",
             hint="follow it with quantization, or group_lasso with prune_channels",
         )
-        unfit = (problem,) if forecast.layers and not kernels else ()
-        return forecast.model_copy(
-            update={
-                "problems": (*forecast.problems, *unfit),
-                "warnings": (*forecast.warnings, warning),
-            }
-        )
+        problems = (*forecast.problems, *no_targets(model, forecast.layers))
+        return forecast.model_copy(update={"problems": problems, "warnings": (*forecast.warnings, warning)})
 
     def after(self, layer: LayerSummary) -> LayerSummary:
         """Zeros at the target share; how a global cut spreads them over layers is not known beforehand."""
