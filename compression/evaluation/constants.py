@@ -56,18 +56,27 @@ def behind(value: ir.Value | None) -> Iterator[ir.Value]:
 
 
 def _collect(value: ir.Value, nodes: dict[int, ir.Node], leaves: dict[str, ir.Value]) -> bool:
-    """Gather the nodes behind a value, in running order; False when an input is no constant."""
-    if value.const_value is not None:
-        leaves[value.name or ""] = value
-        return True
-    node = value.producer()
-    if node is None or len(nodes) >= MAX_NODES or _has_subgraph(node):
-        return False
-    if id(node) in nodes:
-        return True
-    if not all(item is None or _collect(item, nodes, leaves) for item in node.inputs):
-        return False
-    nodes[id(node)] = node
+    """Gather the nodes behind a value, in running order; False when an input is no constant, or they are too many.
+
+    Graphs are deeper than Python's stack: what waits is kept in a list, each node once more for when its inputs are
+    done.
+    """
+    waiting, met = [(value, False)], set[int]()
+    while waiting:
+        current, inputs_done = waiting.pop()
+        node = current.producer()
+        if node is not None and inputs_done:
+            nodes[id(node)] = node
+        elif current.const_value is not None:
+            leaves[current.name or ""] = current
+        elif node is None or _has_subgraph(node):
+            return False
+        elif id(node) not in met:
+            if len(met) >= MAX_NODES:
+                return False
+            met.add(id(node))
+            waiting.append((current, True))
+            waiting += [(item, False) for item in reversed(node.inputs) if item is not None]
     return True
 
 

@@ -71,9 +71,9 @@ def choose_objective(
 
 
 def _look(model: "ir.Model", batches: Batches, context: StepContext) -> tuple[Array, dict[str, Array]]:
-    """Labels and outputs of the first samples."""
+    """Labels and outputs of a few samples, drawn, so that a file sorted by class shows more than one."""
     session = runtime.open_session(model, device="cpu", threads=context.threads)
-    rows = batches.training_rows[:LOOKED_AT]
+    rows = batches.drawn_rows(LOOKED_AT)
     labels: list[Array] = []
     outputs: dict[str, list[Array]] = {}
     for batch in batches.each(rows):

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -64,6 +66,20 @@ def test_what_depends_on_an_input_is_no_constant():
     node = ir.node("Mul", [fed, initializer("s", SCALE)])
     ir.Graph([fed], node.outputs, nodes=[node], opset_imports={"": 18}, name="g")
     assert constant_array(node.outputs[0]) is None
+
+
+@pytest.mark.parametrize("fed", [True, False])
+def test_a_graph_deeper_than_the_stack_is_no_constant(fed):
+    """Too many nodes lie between, whether an input or a stored tensor is at their end."""
+    value = first = initializer("w", WEIGHT)
+    if fed:
+        value = first = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT))
+    nodes = []
+    for _ in range(2 * sys.getrecursionlimit()):
+        nodes.append(ir.node("Relu", [value]))
+        value = nodes[-1].outputs[0]
+    ir.Graph([first] if fed else [], [value], nodes=nodes, opset_imports={"": 18}, name="g")
+    assert constant_array(value) is None
 
 
 def test_unknown_operators_leave_the_figure_out():

@@ -13,7 +13,7 @@ from compression.graph import interface, load
 from compression.graph.trainable import TrainableGraph
 from compression.methods.finetune import Finetune
 from compression.training.batches import Batches
-from compression.training.choosing import choose_objective
+from compression.training.choosing import LOOKED_AT, choose_objective
 from compression.training.objectives import Imitation, Labels, Objective
 from tests.compression.graph.running import random, write
 from tests.compression.training.learning import context, dataset
@@ -102,6 +102,17 @@ def test_values(tmp_path: Path, loss: str, expected: Any) -> None:
     objective, found = chosen(tmp_path, DENSE, labels, loss=loss)
     assert objective.metric is None
     assert found == pytest.approx(expected(Z - labels).mean(), rel=1e-5)
+
+
+def test_a_sorted_file_is_looked_at_everywhere(tmp_path: Path) -> None:
+    """Numbers that begin with as many zeros as are looked at are no decisions."""
+    model, samples = load(write(tmp_path / "m.onnx", DENSE, w=W)), 2 * LOOKED_AT
+    labels = random(samples, 3, seed=1)
+    labels[:LOOKED_AT] = 0
+    data = dataset(tmp_path / "data", x=random(samples, 4, seed=2), labels=labels)
+    batches = Batches(data, interface(model)[0], batch_size=64)
+    objective, _ = choose_objective(model, Finetune(), batches, context(tmp_path, data))
+    assert kind(objective) == "mse"
 
 
 def test_sequences_leave_out_positions_without_a_label(tmp_path: Path) -> None:
