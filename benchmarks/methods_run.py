@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from benchmarks.images import read_images, write_datasets
+from benchmarks.images import distorted, read_images, write_datasets
 from benchmarks.measuring import EVALUATION, brief, measure
 from benchmarks.networks import initial, trained
 from compression.job import Job
@@ -27,7 +27,8 @@ MNIST = ("lenet-300-100", "lenet5")
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A pipeline on one network. `images` are those of the training set that it learns from."""
+    """A pipeline on one network. It learns from so many `images`: of the training set, and where these are too few,
+    from distorted copies of them too."""
 
     network: str
     name: str
@@ -93,9 +94,12 @@ class Bench:
         return path if path.exists() else initial(name, path, seed=seed)
 
     def data(self, network: str, images: int) -> dict[Role, Path]:
+        """Training images from the front of the set; with copies of all of them where more are asked for."""
         folder = self.folder / "data" / f"{self._set(network)}-{images}"
         if not (folder / "evaluation.npz").exists():
-            write_datasets(read_images(self._images(network)), folder, training=images)
+            found = read_images(self._images(network))
+            copies = -(-images // len(found.train_x)) - 1
+            write_datasets(distorted(found, copies) if copies else found, folder, training=images)
         return {role: folder / f"{role}.npz" for role in Role}
 
     def result(self, key: str) -> Path:

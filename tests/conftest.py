@@ -28,6 +28,12 @@ from tests.servers import S3, Postgres, Valkey, running
 
 _TEMPLATE = "template_migrated"
 _BUCKET = "modelpress-tests"
+_LONG = ("tests/e2e", "tests/worker", "tests/api")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole services first: of their long files none shall be left over for one process at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(_LONG))
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,9 @@ from contextlib import suppress
 import onnx_ir as ir
 
 MAX_CHAIN = 50
+"""Nodes between a layer and the codebook of its weight."""
 FIRST_INPUT_ONLY = frozenset({"DequantizeLinear", "QuantizeLinear", "GatherBlockQuantized"})
 """Operators whose other inputs are scales and zero points."""
-
-Known = dict[ir.Value, tuple[int, ir.Value] | None]
 
 
 def stored_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
@@ -22,29 +21,68 @@ def stored_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
     return ir.convenience.get_const_tensor(value) if producer.op_type == "Constant" else None
 
 
-def stored_source(value: ir.Value | None) -> ir.Value | None:
-    """The stored value that a node's input is computed from by constants alone; None for anything else.
+class Constants:
+    """What is computed from stored tensors alone, of a graph that stays as it is meanwhile.
 
-    A weight may be kept as DequantizeLinear(int8), Cast(int8) * scale or Reshape(Gather(codebook, indices)):
-    of several stored tensors the one with the most elements counts.
+    Every value is looked at once, so that asking for all values of a deep graph takes no longer than the graph is.
     """
-    found = _source(value, MAX_CHAIN, {})
-    return None if found is None else found[1]
 
+    def __init__(self) -> None:
+        self._known: dict[ir.Value, tuple[int, ir.Value] | None] = {}
 
-def stored_codebook(value: ir.Value | None) -> ir.Value | None:
-    """The stored tensor whose entries a constant chain picks by Gather, as Reshape(Gather(codebook, indices)).
+    def __contains__(self, value: ir.Value | None) -> bool:
+        return value is not None and self._find(value) is not None
 
-    Of a product it stands on the second side, as in MatMul(gains, Gather(dictionary, indices)).
-    """
-    for _ in range(MAX_CHAIN):
-        producer = None if value is None else value.producer()
-        if producer is None or not producer.inputs:
+    def source(self, value: ir.Value) -> ir.Value | None:
+        """The stored value that one is computed from by constants alone; None for anything else.
+
+        A weight may be kept as DequantizeLinear(int8), Cast(int8) * scale or Reshape(Gather(codebook, indices)):
+        of several stored tensors the one with the most elements counts.
+        """
+        found = self._find(value)
+        return None if found is None else found[1]
+
+    def codebook(self, value: ir.Value) -> ir.Value | None:
+        """The stored tensor whose entries a constant chain picks by Gather, as Reshape(Gather(codebook, indices)).
+
+        Of a product it stands on the second side, as in MatMul(gains, Gather(dictionary, indices)).
+        """
+        current: ir.Value | None = value
+        for _ in range(MAX_CHAIN):
+            producer = None if current is None else current.producer()
+            if producer is None or not producer.inputs:
+                return None
+            if producer.op_type == "Gather":
+                picked = producer.inputs[0]
+                return None if picked is None else self.source(picked)
+            current = producer.inputs[1 if producer.op_type == "MatMul" else 0]
+        return None
+
+    def _find(self, value: ir.Value) -> tuple[int, ir.Value] | None:
+        """Elements and value of the main stored tensor behind one. Graphs are deeper than Python's stack."""
+        waiting = [value]
+        while waiting:
+            current = waiting[-1]
+            given = _given(current)
+            missing = next((item for item in given if item not in self._known), None)
+            if current not in self._known and missing is not None:
+                waiting.append(missing)
+            else:
+                waiting.pop()
+                self._known.setdefault(current, self._main(current, given))
+        return self._known[value]
+
+    def _main(self, value: ir.Value, given: Sequence[ir.Value]) -> tuple[int, ir.Value] | None:
+        """The same, once it is known of all that the value is computed from."""
+        tensor = stored_tensor(value)
+        if tensor is not None:
+            return int(tensor.size), value
+        found = [source for source in map(self._known.get, given) if source is not None]
+        if not found or len(found) < len(given):
             return None
-        if producer.op_type == "Gather":
-            return stored_source(producer.inputs[0])
-        value = producer.inputs[1 if producer.op_type == "MatMul" else 0]
-    return None
+        producer = value.producer()
+        main_first = producer is not None and producer.op_type in FIRST_INPUT_ONLY
+        return found[0] if main_first else max(found, key=lambda item: item[0])
 
 
 def release(tensor: ir.TensorProtocol) -> None:
@@ -57,42 +95,12 @@ def release(tensor: ir.TensorProtocol) -> None:
             tensor.release()
 
 
-def is_constant(value: ir.Value | None) -> bool:
-    return _source(value, MAX_CHAIN, {}) is not None
-
-
-def _source(value: ir.Value | None, depth: int, known: Known) -> tuple[int, ir.Value] | None:
-    """Elements and value of the main stored tensor behind `value`; `known` keeps shared chains cheap."""
-    if value is None or value.is_graph_input() or depth == 0:
-        return None
-    if value not in known:
-        known[value] = None
-        known[value] = _look(value, depth, known)
-    return known[value]
-
-
-def _look(value: ir.Value, depth: int, known: Known) -> tuple[int, ir.Value] | None:
-    tensor = stored_tensor(value)
-    if tensor is not None:
-        return int(tensor.size), value
+def _given(value: ir.Value) -> tuple[ir.Value, ...]:
+    """What a value is computed from, where that may be constants alone."""
     producer = value.producer()
-    if producer is None or not producer.inputs or _has_bodies(producer):
-        return None
-    given = [item for item in producer.inputs if item is not None]
-    found = _sources(given, depth, known)
-    if found is None:
-        return None
-    return found[0] if producer.op_type in FIRST_INPUT_ONLY else max(found, key=lambda item: item[0])
-
-
-def _sources(values: Sequence[ir.Value], depth: int, known: Known) -> list[tuple[int, ir.Value]] | None:
-    found: list[tuple[int, ir.Value]] = []
-    for value in values:
-        source = _source(value, depth - 1, known)
-        if source is None:
-            return None
-        found.append(source)
-    return found
+    if value.is_graph_input() or producer is None or _has_bodies(producer):
+        return ()
+    return tuple(item for item in producer.inputs if item is not None)
 
 
 def _has_bodies(node: ir.Node) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from compression.graph.constants import is_constant, stored_codebook, stored_source
+from compression.graph.constants import Constants
 from compression.graph.operators import FLOATS, NARROW, WEIGHT_INPUTS, weight_inputs
 
 
@@ -27,9 +27,10 @@ class Layer:
 
 def layers(model: ir.Model) -> tuple[Layer, ...]:
     """All layers in graph order, those of a body right after its node, and functions' last."""
-    found = list(_layers_in(model.graph, ""))
+    constants = Constants()
+    found = list(_layers_in(model.graph, "", constants))
     for function in model.functions.values():
-        found.extend(_layers_in(function.graph, function.name))
+        found.extend(_layers_in(function.graph, function.name, constants))
     return tuple(found)
 
 
@@ -55,15 +56,15 @@ def replace_weight(layer: Layer, tensor: ir.TensorProtocol, *, index: int = 0) -
     value.shape = ir.Shape(tensor.shape.numpy())
 
 
-def _layers_in(graph: ir.Graph, scope: str) -> Iterator[Layer]:
+def _layers_in(graph: ir.Graph, scope: str, constants: Constants) -> Iterator[Layer]:
     for node in graph:
-        weights = _weights(node)
+        weights = _weights(node, constants)
         if weights:
             yield Layer(name=node.name or "", node=node, scope=scope, weights=weights, graph=graph)
         for attribute in node.attributes.values():
             for body in _bodies(attribute):
                 inner = f"{scope}/{node.name}.{attribute.name}".lstrip("/")
-                yield from _layers_in(body, inner)
+                yield from _layers_in(body, inner, constants)
 
 
 def _bodies(attribute: ir.Attr) -> tuple[ir.Graph, ...]:
@@ -76,21 +77,21 @@ def _bodies(attribute: ir.Attr) -> tuple[ir.Graph, ...]:
     return ()
 
 
-def _weights(node: ir.Node) -> tuple[ir.Value, ...]:
+def _weights(node: ir.Node, constants: Constants) -> tuple[ir.Value, ...]:
     candidates = list(weight_inputs(node))
-    if not candidates or all(is_constant(value) for value in node.inputs if value is not None):
+    if not candidates or all(value in constants for value in node.inputs if value is not None):
         return ()
     found: list[ir.Value] = []
     for value in candidates:
-        source = stored_source(value)
+        source = constants.source(value)
         if source is not None and source not in found and _is_weight(node, value, source):
             found.append(source)
-            found.extend(_codebook(value, found))
+            found.extend(_codebook(value, found, constants))
     return tuple(found)
 
 
-def _codebook(value: ir.Value, found: list[ir.Value]) -> list[ir.Value]:
-    book = stored_codebook(value)
+def _codebook(value: ir.Value, found: list[ir.Value], constants: Constants) -> list[ir.Value]:
+    book = constants.codebook(value)
     tensor = None if book is None else ir.convenience.get_const_tensor(book)
     return (
         [book]

@@ -13,7 +13,7 @@ from compression.graph.channels.labels import Label, Labels, is_rigid, rigid, si
 from compression.graph.channels.notes import Made, Restated, Site, Unreadable, describe
 from compression.graph.channels.sizes import Size
 from compression.graph.channels.units import Place, Units, Vector
-from compression.graph.constants import stored_tensor
+from compression.graph.constants import Constants, stored_tensor
 from compression.graph.operators import DEFAULT_DOMAINS, FLOATS, NARROW
 
 Rule = Callable[["Reading", ir.Node], Sequence[Labels | None]]
@@ -37,6 +37,7 @@ class Reading:
     shared: dict[tuple[ir.Node, int], Labels] = field(default_factory=dict)
     sources: dict[Place, Label] = field(default_factory=dict)
     contents: dict[ir.Value, Content] = field(default_factory=dict)
+    constants: Constants = field(default_factory=Constants)
     edits: list[Edit] = field(default_factory=list)
     sites: list[Site] = field(default_factory=list)
     restated: list[Restated] = field(default_factory=list)

@@ -1,5 +1,7 @@
 """Which nodes count as layers, with which weights, and how much they multiply."""
 
+import sys
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -63,6 +65,18 @@ def test_the_stored_weight_is_found_behind_a_chain(tmp_path, case):
     assert layer.weight.zeros == 1
     assert layer.macs == 12
     assert summary.parameters == 12
+
+
+@pytest.mark.parametrize("behind", ["weight", "input"])
+def test_a_chain_deeper_than_the_stack(tmp_path, behind):
+    """Behind the weight it is followed to its end; on the other side it ends in no weight."""
+    first, last = ("w", "x") if behind == "weight" else ("x", "w")
+    steps = 2 * sys.getrecursionlimit()
+    chain = " ".join(f"c{step + 1} = Identity(c{step})" for step in range(steps))
+    product = f"MatMul({last}, c{steps})" if behind == "weight" else f"MatMul(c{steps}, {last})"
+    text = f"g (float[N,4] x) => (float[N,3] y) {{ c0 = Identity({first}) {chain} y = {product} }}"
+    (layer,) = layers(load(write(tmp_path / "m.onnx", HEADER + text, w=random(4, 3))))
+    assert [weight.name for weight in layer.weights] == ["w"]
 
 
 def test_settings_and_shapes_are_no_weights(tmp_path):

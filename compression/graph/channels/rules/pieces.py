@@ -14,7 +14,7 @@ from compression.graph.channels.labels import Label, Labels, is_rigid, size_of
 from compression.graph.channels.notes import Unreadable
 from compression.graph.channels.reading import Reading, Rule
 from compression.graph.channels.sizes import Size
-from compression.graph.constants import is_constant, stored_tensor
+from compression.graph.constants import stored_tensor
 
 SPLIT_BY_INPUT = 13
 """From this opset on Split takes its sizes as an input."""
@@ -79,7 +79,7 @@ def gather(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
     axis = integer(node, "axis", 0) % max(len(data), 1)
     picked = _picked(reading, node, data[axis], indices)
     result = (*data[:axis], *picked, *data[axis + 1 :])
-    if is_constant(node.inputs[0]) and not is_constant(node.inputs[1]):
+    if node.inputs[0] in reading.constants and node.inputs[1] not in reading.constants:
         for index in (*range(axis), *range(axis + 1, len(data))):
             reading.makes(node, index if index < axis else index + len(indices) - 1, data[index])
     return [result]

@@ -11,7 +11,6 @@ from compression.graph.channels.notes import Unreadable
 from compression.graph.channels.reading import Reading, Rule
 from compression.graph.channels.rules.elementwise import joined
 from compression.graph.channels.sizes import ONE
-from compression.graph.constants import is_constant
 
 
 def convolution(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
@@ -101,7 +100,7 @@ def matrix_product(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
 
 def _note_sums(reading: Reading, node: ir.Node, *labels: Label) -> None:
     for value, label in zip(node.inputs, labels, strict=False):
-        if is_constant(value):
+        if value in reading.constants:
             reading.sums(label)
 
 
@@ -114,7 +113,7 @@ def _note_weights(
 ) -> None:
     """Which side is summed over as an activation, and which axes a constant side makes."""
     label, first, second = summed
-    stored = [is_constant(node.inputs[0]), is_constant(node.inputs[1])]
+    stored = [node.inputs[0] in reading.constants, node.inputs[1] in reading.constants]
     reading.contract(node, 1 if stored[0] else 0, second if stored[0] else first, label)
     rows, columns = made
     if stored[1] and columns:
@@ -157,7 +156,7 @@ def einsum(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
     for letter in axes.keys() - set(result):
         _sum_over(reading, node, letter, axes[letter], terms)
     for index, term in enumerate(terms):
-        if is_constant(node.inputs[index]):
+        if node.inputs[index] in reading.constants:
             for letter in set(term) & set(result):
                 reading.makes(node, result.index(letter), given[index][term.index(letter)])
     return [tuple(axes[letter] for letter in result)]
@@ -166,9 +165,9 @@ def einsum(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
 def _sum_over(reading: Reading, node: ir.Node, letter: str, label: Label, terms: Sequence[str]) -> None:
     places = [(index, term.index(letter)) for index, term in enumerate(terms) if letter in term]
     for index, axis in places:
-        if is_constant(node.inputs[index]):
+        if node.inputs[index] in reading.constants:
             reading.sums(reading.axes(node, index)[axis])
-    moving = [place for place in places if not is_constant(node.inputs[place[0]])]
+    moving = [place for place in places if node.inputs[place[0]] not in reading.constants]
     index, axis = (moving or places)[0]
     reading.contract(node, index, axis, label)
 
