@@ -191,7 +191,7 @@ class Method(BaseModel, ABC):
             return "has no weights of its own"
         if not layer.weight.is_float:
             return f"holds {layer.weight.dtype}: it is already quantized"
-        return None
+        return nonfinite(layer)
 
     def selected(self, model: ModelSummary) -> tuple[LayerSummary, ...]:
         """The candidates that the user's selector picks.
@@ -205,7 +205,7 @@ class Method(BaseModel, ABC):
             kinds = ", ".join(sorted(self.op_types)) if self.op_types else "float weights"
             found = ", ".join(sorted({layer.op_type for layer in model.layers})) or "none"
             raise NotApplicable(
-                f"{self.method} works on layers with {kinds}; this model has none that still hold floats",
+                f"{self.method} works on layers with {kinds}; this model has none that still hold finite floats",
                 hint=f"layers with weights in this model: {found}",
             )
         try:
@@ -309,6 +309,12 @@ class Method(BaseModel, ABC):
         Raises:
             CompressionError: the step cannot be done on this model, with the reason.
         """
+
+
+def nonfinite(layer: LayerSummary) -> str | None:
+    """Why no method works on a layer whose numbers are not all finite, as the end of a sentence."""
+    name = next((weight.name for weight in layer.weights if not weight.finite), None)
+    return None if name is None else f"holds NaN or infinity in {name!r}"
 
 
 def _names_models(declared: Any) -> bool:

@@ -32,6 +32,7 @@ class WeightSummary(Summary):
     shape: tuple[int, ...]
     size_bytes: int
     zeros: int = Field(description="elements that are exactly zero")
+    finite: bool = Field(True, description="false where an element is NaN or infinite")
 
     @property
     def elements(self) -> int:

@@ -92,8 +92,11 @@ def at_random(group: Group, seed: int) -> Scores:
 
 
 def relative_mean(parts: Sequence[Scores], size: int) -> Scores:
-    """The mean of the parts, each divided by its own mean; ones where nothing tells units apart."""
-    known = [part / part.mean() for part in parts if part.mean() > 0]
+    """The mean of the parts, each divided by its own mean; ones where nothing tells units apart.
+
+    A part with infinity in it, as masks have, tells nothing.
+    """
+    known = [part / part.mean() for part in parts if 0 < part.mean() < np.inf]
     return np.mean(known, axis=0) if known else np.ones(size)
 
 

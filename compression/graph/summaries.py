@@ -1,6 +1,7 @@
 """What a model holds, told as plain data."""
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from compression.graph.layer import Layer, layers
 from compression.graph.loading import external_files, load
 from compression.graph.macs import Macs, count_macs
 from compression.graph.naming import all_graphs
-from compression.graph.operators import is_quantized_operator, operator_key
+from compression.graph.operators import FLOATS, is_quantized_operator, operator_key
 from compression.graph.trainable.coverage import obstacles
 from compression.method import Method
 from compression.summary import LayerSummary, ModelSummary, WeightSummary
@@ -61,7 +62,7 @@ def summarise(model: ir.Model, *, size_bytes: int) -> ModelSummary:
         quantized=any(is_quantized_operator(node) for node in nodes),
         external_data=bool(external_files(model)),
         obstacles=obstacles(model),
-        warnings=tuple(model.meta.get("warnings", ())),
+        warnings=(*model.meta.get("warnings", ()), *_warnings(weights.values())),
     )
 
 
@@ -85,25 +86,41 @@ def left_alone(model: ir.Model, method: Method) -> str | None:
 
 def count_zeros(tensor: ir.TensorProtocol) -> int:
     """Elements that are exactly zero, counted piece by piece."""
+    return _read_through(tensor)[0]
+
+
+def _read_through(tensor: ir.TensorProtocol) -> tuple[int, bool]:
+    """Elements that are exactly zero, and whether all are finite, piece by piece."""
     values = tensor.numpy().reshape(-1)
-    total = 0
+    zeros, finite, floats = 0, True, tensor.dtype in FLOATS
     for start in range(0, values.size, CHUNK_ELEMENTS):
-        total += int(np.count_nonzero(values[start : start + CHUNK_ELEMENTS] == 0))
+        piece = values[start : start + CHUNK_ELEMENTS]
+        zeros += int(np.count_nonzero(piece == 0))
+        finite = finite and (not floats or bool(np.isfinite(piece).all()))
     del values
     release(tensor)
-    return total
+    return zeros, finite
 
 
 def _weight_summary(value: ir.Value) -> WeightSummary:
     tensor = stored_tensor(value)
     assert tensor is not None
+    zeros, finite = _read_through(tensor)
     return WeightSummary(
         name=value.name or "",
         dtype=dtype_name(tensor.dtype),
         shape=tuple(int(size) for size in tensor.shape.numpy()),
         size_bytes=tensor.nbytes,
-        zeros=count_zeros(tensor),
+        zeros=zeros,
+        finite=finite,
     )
+
+
+def _warnings(weights: Iterable[WeightSummary]) -> Iterator[str]:
+    names = [repr(weight.name) for weight in weights if not weight.finite]
+    if names:
+        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        yield f"NaN or infinity in the weight {names[0]}{others}: steps leave their layers as they are"
 
 
 def _layer_summary(layer: Layer, weights: dict[ir.Value, WeightSummary], macs: Macs) -> LayerSummary:

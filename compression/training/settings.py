@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from compression.method import NO_MODELS, Change, Forecast, Method, Problem, Role
+from compression.method import NO_MODELS, Change, Forecast, Method, Problem, Role, nonfinite
 from compression.summary import DatasetSummary, ModelSummary
 from compression.training.forecast import obstacle_problems, training_memory, training_seconds
 
@@ -90,7 +90,7 @@ class TrainingMethod(LearningMethod):
             return f"is {layer.op_type}, which this method does not work on"
         if not any(weight.is_float for weight in layer.weights):
             return "has no float weights that could be trained"
-        return None
+        return nonfinite(layer)
 
     def forecast(
         self,

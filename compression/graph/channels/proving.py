@@ -115,4 +115,4 @@ def _relative(one: np.ndarray, other: np.ndarray) -> float:
     if not finite.any():
         return 0.0
     largest = max(float(np.abs(one[finite]).max()), TINY)
-    return float(np.abs(one - other)[finite].max()) / largest
+    return float(np.abs(one[finite] - other[finite]).max()) / largest
