@@ -20,12 +20,14 @@ FINETUNE = {"method": "finetune", "epochs": 3, **LEARN}
 LAYERWISE = {"sparsity": 0.9, "scope": "layer"}
 GRADUAL = {"method": "prune_gradual", "sparsity": 0.9, **LEARN}
 SLOWLY = {
+    "criterion": "lamp",
     "rounds": 6,
     "epochs": 1,
     "final_epochs": 7,
     "batch_size": 128,
     "learning_rate": 5e-3,
     "alpha": 0.9,
+    "validation": 0.05,
 }
 TICKET = {"method": "prune_gradual", "sparsity": 0.95, **LEARN}
 STUDENT = {"method": "distill", "derive": {"width": 0.25, "weights": "reinitialised"}, "epochs": 6, **LEARN}
