@@ -202,12 +202,7 @@ class Method(BaseModel, ABC):
         """
         candidates = self.candidates(model)
         if not candidates:
-            kinds = ", ".join(sorted(self.op_types)) if self.op_types else "float weights"
-            found = ", ".join(sorted({layer.op_type for layer in model.layers})) or "none"
-            raise NotApplicable(
-                f"{self.method} works on layers with {kinds}; this model has none that still hold finite floats",
-                hint=f"layers with weights in this model: {found}",
-            )
+            raise self._nothing_fits(model)
         try:
             return self.layers.select(candidates)
         except SelectorMatchedNothing as error:
@@ -216,6 +211,21 @@ class Method(BaseModel, ABC):
     def idle(self, model: ModelSummary) -> str | None:
         """Why the step leaves an already quantized model as it is, as a sentence; None where it works on it."""
         return None
+
+    def _nothing_fits(self, model: ModelSummary) -> NotApplicable:
+        for layer in model.layers:
+            if layer.broken is not None and self.unfit(layer) == nonfinite(layer):
+                return NotApplicable(
+                    f"{self.method} cannot work on {layer.name!r}: it {nonfinite(layer)}, and no other layer fits",
+                    where=layer.broken,
+                    hint="repair the model: a training that diverged leaves such weights",
+                )
+        kinds = ", ".join(sorted(self.op_types)) if self.op_types else "float weights"
+        found = ", ".join(sorted({layer.op_type for layer in model.layers})) or "none"
+        return NotApplicable(
+            f"{self.method} works on layers with {kinds}; this model has none that still hold floats",
+            hint=f"layers with weights in this model: {found}",
+        )
 
     def _explained(self, error: SelectorMatchedNothing, model: ModelSummary) -> CompressionError:
         """The same refusal with the true reason, where the pattern names layers that exist but do not fit."""
@@ -313,8 +323,7 @@ class Method(BaseModel, ABC):
 
 def nonfinite(layer: LayerSummary) -> str | None:
     """Why no method works on a layer whose numbers are not all finite, as the end of a sentence."""
-    name = next((weight.name for weight in layer.weights if not weight.finite), None)
-    return None if name is None else f"holds NaN or infinity in {name!r}"
+    return None if layer.broken is None else f"holds NaN or infinity in {layer.broken!r}"
 
 
 def _names_models(declared: Any) -> bool:

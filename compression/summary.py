@@ -67,6 +67,11 @@ class LayerSummary(Summary):
     def size_bytes(self) -> int:
         return sum(weight.size_bytes for weight in self.weights)
 
+    @property
+    def broken(self) -> str | None:
+        """The first weight with NaN or infinity in it."""
+        return next((weight.name for weight in self.weights if not weight.finite), None)
+
 
 class Obstacle(Summary):
     """Why a model cannot be trained: an operator that has no gradient or is not known."""

@@ -12,6 +12,9 @@ from compression.summary import DatasetSummary, LayerSummary, ModelSummary
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+_SHARE_OF_RANGES = {"auto": 1 / 12, "grid_search": 1 / 3, "output_search": 1 / 3}
+"""Of `max_seconds`, about, that choosing among ranges takes."""
+
 
 class QuantizeStatic(NarrowingMethod):
     """Computes in 8-bit integers with ranges learned from calibration data, only where measurement says it
@@ -24,7 +27,7 @@ class QuantizeStatic(NarrowingMethod):
     its own, else nothing but the weights' storage changes; the report says so.
     """
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     title: ClassVar[str] = "Compute in 8-bit integers with calibrated ranges, where it pays"
     source: ClassVar[str] = (
         "Jacob et al. 2018, Quantization and training of neural networks for efficient "
@@ -39,15 +42,16 @@ class QuantizeStatic(NarrowingMethod):
 
     method: Literal["quantize_static"] = "quantize_static"
     ranges: Literal[
-        "minmax", "moving_average", "percentile", "entropy", "mse", "grid_search", "output_search"
+        "auto", "minmax", "moving_average", "percentile", "entropy", "mse", "grid_search", "output_search"
     ] = Field(
-        "minmax",
+        "auto",
         description="how a tensor's range is learned: `minmax` all values; `moving_average` the mean of single "
         "samples' extremes, from the hundredth sample on exponential; `percentile` all but the rarest; `entropy` "
-        "least Kullback-Leibler divergence; `mse` least squared error for the integer type; `grid_search` "
-        "whichever of these and of shrunk ranges, for all tensors or for each by itself, keeps the outputs best on "
-        "samples that it was not learned from; `output_search` for one tensor after the other whichever brings the "
-        "outputs nearest, all others given; both within half of `max_seconds`",
+        "least Kullback-Leibler divergence; `mse` least squared error for the integer type; `auto` whichever of "
+        "minmax, percentile and mse keeps the outputs best on samples that it was not learned from; `grid_search` "
+        "whichever of all these and of shrunk ranges does, for all tensors or for each by itself; `output_search` for "
+        "one tensor after the other whichever brings the outputs nearest, all others given; these three within half "
+        "of `max_seconds`",
     )
     percentile: float = Field(
         99.99,
@@ -125,7 +129,7 @@ class QuantizeStatic(NarrowingMethod):
         search = self.max_seconds / 2 if self.placement == "auto" else 2.0
         search += self.max_seconds / 2 if self.rounding == "learned" else 0.0
         search += self.max_seconds / 8 if self.correct_biases else 0.0
-        search += self.max_seconds / 3 if self.ranges in ("grid_search", "output_search") else 0.0
+        search += self.max_seconds * _SHARE_OF_RANGES.get(self.ranges, 0.0)
         return super().seconds(model, data) + min(samples, self.max_samples) * per_sample + search
 
     def apply(self, model: "ir.Model", context: StepContext) -> StepOutcome:

@@ -1,4 +1,4 @@
-"""The second half of a grid search over ranges: whole models, judged by their outputs on samples left out."""
+"""Chooses among rules for ranges by whole models, judged by their outputs on samples left out."""
 
 import time
 from collections import Counter
@@ -13,7 +13,7 @@ from compression.method import StepContext
 from compression.quantization.affine import Range
 from compression.quantization.calibration import Calibration
 from compression.quantization.probe import Feeds, Probe, fidelity
-from compression.quantization.ranges.rules import Candidate, Rule, grid_candidates
+from compression.quantization.ranges.rules import Candidate, Rule, auto_candidates, grid_candidates
 
 Ranges = Mapping[str, Range]
 Write = Callable[[Ranges], ir.Model]
@@ -41,23 +41,22 @@ def search_grid(
 ) -> Chosen:
     """The setting whose quantized models stray least from the original's outputs on samples left out.
 
-    A setting gives every tensor its own candidate, the one that errs least by itself (`rules.grid_search`), or
-    all tensors the same. For every fold in turn each setting's ranges are learned without it, the model is
-    quantized with them, and noise over signal of the worst output is taken on the fold's samples. When the time
-    is up, settings compete by the folds that all of them went through, and in the first fold by what was tried.
+    A setting gives all tensors the same candidate or, in a grid search, every tensor its own, the one that errs
+    least by itself (`rules.grid_search`). For every fold in turn each setting's ranges are learned without it, the
+    model is quantized with them, and noise over signal of the worst output is taken on the fold's samples. When the
+    time is up, settings compete by the folds that all of them went through, and in the first fold by what was tried.
     The winner's ranges are learned from everything.
 
     Args:
         model: the floats, whose outputs are what is to be kept.
         write: quantizes a copy of it.
         calibration: statistics in as many folds as `folds` has.
-        rule: the grid search.
+        rule: `auto` or `grid_search`.
         folds: a few samples of each fold.
         context: where to run.
         seconds: when to stop, about; one fold's work on one setting is not cut short.
     """
-    own = calibration.grid_search(rule)
-    settings = _settings(own, rule)
+    settings = _settings(calibration, rule)
     end = time.monotonic() + seconds
     noise: dict[str, list[float]] = {name: [] for name in settings}
     for fold, feeds in enumerate(folds):
@@ -71,21 +70,22 @@ def search_grid(
             candidate = write(_learn(calibration, setting, fold))
             noise[name].append(10 ** (-fidelity(probe, candidate, context).sqnr_db / 10))
     means = _means(noise)
-    best = min(means, key=lambda name: means[name]) if means else OWN
-    counts = Counter(candidate.name for candidate in own.values())
-    return Chosen(
-        ranges=_learn(calibration, settings[best], None),
-        details={
-            "ranges_chosen": best,
-            "noise_by_ranges": {name: _rounded(value) for name, value in means.items()},
-            "tensors_by_range": dict(counts.most_common()),
-        },
-    )
+    best = min(means, key=lambda name: means[name]) if means else next(iter(settings))
+    details: dict[str, Any] = {
+        "ranges_chosen": best,
+        "noise_by_ranges": {name: _rounded(value) for name, value in means.items()},
+    }
+    if OWN in settings:
+        counts = Counter(candidate.name for candidate in settings[OWN].values())
+        details["tensors_by_range"] = dict(counts.most_common())
+    return Chosen(ranges=_learn(calibration, settings[best], None), details=details)
 
 
-def _settings(own: Mapping[str, Candidate], rule: Rule) -> dict[str, Mapping[str, Candidate]]:
-    alike = {candidate.name: dict.fromkeys(own, candidate) for candidate in grid_candidates(rule)}
-    return {OWN: own, **alike}
+def _settings(calibration: Calibration, rule: Rule) -> dict[str, Mapping[str, Candidate]]:
+    """By name, the first where nothing could be tried."""
+    own = {OWN: calibration.grid_search(rule)} if rule.ranges == "grid_search" else {}
+    candidates = grid_candidates(rule) if own else auto_candidates(rule)
+    return {**own, **{item.name: dict.fromkeys(calibration.statistics, item) for item in candidates}}
 
 
 def _probe(model: ir.Model, feeds: Sequence[Feeds], context: StepContext) -> Probe:

@@ -30,6 +30,9 @@ SEARCHED = 32
 """Samples that a search by the outputs runs quantized models on, at most."""
 _PER_FOLD = 4
 """Samples that a grid search runs quantized models on, of each fold."""
+_AUTO_FOLDS = 2
+_CHOOSING = frozenset({"auto", "grid_search", "output_search"})
+"""Rules that run quantized models."""
 _BATCH = 1
 """Statistics of single samples are wanted, and no memory for more."""
 
@@ -46,7 +49,12 @@ class RangeOptions:
     folds: int
     max_samples: int
     seconds: float
-    """For running quantized models in a grid search."""
+    """For running quantized models to choose by."""
+
+    def folds_of(self, samples: int) -> int:
+        """Parts that samples are dealt out to, so that ranges are judged on others than they were learned from."""
+        wanted = {"auto": _AUTO_FOLDS, "grid_search": self.folds}
+        return min(wanted.get(self.ranges, 1), samples)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +96,7 @@ def learn_ranges(
         error = sampling_error(calibration.drawn * calibration.batches)
         details["values_drawn_at_a_time"] = calibration.drawn
         details["share_error_at_most"] = round(error, 5)
-    if options.ranges not in ("grid_search", "output_search") or not calibration.statistics:
+    if options.ranges not in _CHOOSING or not calibration.statistics:
         return LearnedRanges(ranges=calibration.ranges(rule), calibration=calibration, details=details)
     if options.ranges == "output_search":
         copy = prepared.clone()
@@ -114,6 +122,9 @@ def learn_ranges(
         return copy
 
     folds = _folds(prepared, options, context)
+    if options.ranges == "auto" and len(folds) < _AUTO_FOLDS:
+        # One sample: none is left to judge by.
+        return LearnedRanges(ranges=calibration.extremes(), calibration=calibration, details=details)
     found = search_grid(
         prepared, quantized, calibration, rule, folds, context=context, seconds=options.seconds
     )
@@ -152,8 +163,8 @@ def _calibrate(
         context,
         expected=-(-count // _BATCH),
         drawing=options.ranges not in ("minmax", "moving_average"),
-        fewest=_TAIL if options.ranges in ("percentile", "grid_search", "output_search") else FEWEST,
-        folds=min(options.folds, count) if options.ranges == "grid_search" else 1,
+        fewest=_TAIL if options.ranges in _CHOOSING | {"percentile"} else FEWEST,
+        folds=options.folds_of(count),
     )
 
 
@@ -167,6 +178,6 @@ def _folds(prepared: ir.Model, options: RangeOptions, context: StepContext) -> l
     """A few samples of each fold, dealt out as calibration deals them."""
     data = calibration_data(context)
     count = learned_samples(len(data), options.max_samples)
-    folds = min(options.folds, count)
+    folds = options.folds_of(count)
     feeds = list(data.feeds(interface(prepared)[0], _BATCH, limit=min(count, folds * _PER_FOLD)))
     return [feeds[fold::folds] for fold in range(folds)]

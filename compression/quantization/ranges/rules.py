@@ -10,11 +10,12 @@ from compression.quantization.ranges.entropy import entropy_ends
 from compression.quantization.ranges.error import Integers, least_error_ends, range_error
 from compression.quantization.ranges.statistics import Statistics
 
-Ranges = Literal["minmax", "moving_average", "percentile", "entropy", "mse", "grid_search", "output_search"]
 Simple = Literal["minmax", "moving_average", "percentile", "entropy", "mse"]
+Ranges = Literal[Simple, "auto", "grid_search", "output_search"]
 
 _BINS = 2048
 _MSE_BINS = 512
+AUTO: tuple[Simple, ...] = ("minmax", "percentile", "mse")
 GRID_PERCENTILES = (99.9, 99.99, 99.999)
 GRID_SHRINKS = (0.9, 0.8, 0.7, 0.6, 0.5)
 
@@ -86,6 +87,11 @@ def grid_search(seen: Statistics, rule: Rule) -> Candidate:
         for index, candidate in enumerate(candidates):
             errors[index] += range_error(judged, candidate.learn(learned), rule.integers)
     return candidates[errors.index(min(errors))]
+
+
+def auto_candidates(rule: Rule) -> Sequence[Candidate]:
+    """What `auto` tries, for all tensors alike."""
+    return tuple(Candidate(rule=replace(rule, ranges=name)) for name in AUTO)
 
 
 def grid_candidates(rule: Rule) -> Sequence[Candidate]:
