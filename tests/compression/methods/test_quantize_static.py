@@ -39,7 +39,7 @@ def fidelity(model, folder, path):
 
 @pytest.mark.parametrize("activations", ["uint8", "int8"])
 @pytest.mark.parametrize(
-    "ranges", ["minmax", "moving_average", "percentile", "entropy", "mse", "grid_search"]
+    "ranges", ["auto", "minmax", "moving_average", "percentile", "entropy", "mse", "grid_search"]
 )
 def test_everything_in_integers_is_faithful(activations, ranges, tmp_path):
     model = graphs.residual()
@@ -73,6 +73,27 @@ def test_grid_search_keeps_the_outputs_at_least_as_well_as_every_rule(tmp_path):
     assert sum(outcome.details["tensors_by_range"].values()) == outcome.details["tensors_observed"]
     assert 0 < outcome.details["share_error_at_most"] < 0.05
     assert fidelity(model, tmp_path, path) > 26
+
+
+def test_auto_takes_the_simple_rule_that_keeps_the_outputs_best(tmp_path):
+    outcome, _ = run(graphs.residual(), tmp_path, placement="all")
+    noise = outcome.details["noise_by_ranges"]
+    assert list(noise) == ["minmax", "percentile 99.99", "mse"]
+    assert noise[outcome.details["ranges_chosen"]] == min(noise.values())
+
+
+def test_auto_takes_all_values_where_no_sample_is_left_to_judge_by(tmp_path):
+    model = graphs.opened(graphs.residual(), tmp_path)
+    step = QuantizeStatic.model_validate({"method": "quantize_static", "placement": "all"})
+    given = graphs.context(tmp_path, graphs.residual(), samples=1)
+    plain = step.model_copy(update={"ranges": "minmax"})
+    shared = graphs.feeds(graphs.residual(), 2, seed=3)
+    (left,), (right,) = (
+        graphs.answers(graphs.written(one.apply(model.clone(), given).model, tmp_path), shared)
+        for one in (step, plain)
+    )
+    np.testing.assert_array_equal(left, right)
+    assert left.any()
 
 
 def test_grid_search_ends_when_its_time_is_up(tmp_path, monkeypatch):
