@@ -235,6 +235,7 @@ CASES: dict[str, Make] = {
     "modelpress": _ours(),
     "modelpress: uint8 weights": _ours(weights="uint8"),
     "modelpress: output_search": _ours(weights="uint8", ranges="output_search", max_seconds=200),
+    "modelpress: learned rounding": _ours(rounding="learned", max_seconds=200),
     "onnxruntime: MinMax": _onnxruntime("MinMax", "QInt8"),
     "onnxruntime: MinMax, uint8 weights": _onnxruntime("MinMax", "QUInt8"),
     "onnxruntime: Percentile, uint8 weights": _onnxruntime("Percentile", "QUInt8"),
@@ -262,10 +263,11 @@ def _page(rows: Mapping[str, Row]) -> Iterator[str]:
         yield from _totals(list(rows.values()), exact=exact)
     yield from _bests(rows)
     yield "## Here, by mode\n"
-    yield "| model | " + " | ".join(CASES) + " |"
-    yield "|---|" + "---|" * len(CASES)
+    cases = [case for case in CASES if any(case in row.judged | row.failed for row in rows.values())]
+    yield "| model | " + " | ".join(cases) + " |"
+    yield "|---|" + "---|" * len(cases)
     for name, row in rows.items():
-        yield f"| {name} | {' | '.join(_cell(row, case) for case in CASES)} |"
+        yield f"| {name} | {' | '.join(_cell(row, case) for case in cases)} |"
 
 
 def _cell(row: Row, case: str) -> str:
