@@ -20,14 +20,12 @@ FINETUNE = {"method": "finetune", "epochs": 3, **LEARN}
 LAYERWISE = {"sparsity": 0.9, "scope": "layer"}
 GRADUAL = {"method": "prune_gradual", "sparsity": 0.9, **LEARN}
 SLOWLY = {
-    "criterion": "lamp",
     "rounds": 6,
     "epochs": 1,
     "final_epochs": 7,
     "batch_size": 128,
     "learning_rate": 5e-3,
     "alpha": 0.9,
-    "validation": 0.05,
 }
 TICKET = {"method": "prune_gradual", "sparsity": 0.95, **LEARN}
 STUDENT = {"method": "distill", "derive": {"width": 0.25, "weights": "reinitialised"}, "epochs": 6, **LEARN}
@@ -43,7 +41,8 @@ TABLE: tuple[tuple[str, tuple[str, ...], int, tuple[Step, ...]], ...] = (
     ("magnitude 90%, finetune", ALL, FEW, ({"method": "prune_magnitude", **LAYERWISE}, FINETUNE)),
     ("sensitivity 90%, finetune", ALL, FEW, ({"method": "prune_sensitivity", **LAYERWISE}, FINETUNE)),
     ("gradual 90%", LENETS, EVERY, (GRADUAL,)),
-    ("gradual 90%", DEEP, COPIED, ({**GRADUAL, **SLOWLY},)),
+    ("gradual 90%", ("resnet",), COPIED, ({**GRADUAL, **SLOWLY, "criterion": "lamp", "validation": 0.05},)),
+    ("gradual 90%", ("mobilenet",), EVERY, ({**GRADUAL, **SLOWLY},)),
     (
         "sparse learning 90%",
         ALL,
