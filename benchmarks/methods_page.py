@@ -38,6 +38,7 @@ def _expectations(finished: Mapping[str, Finished]) -> Iterator[str]:
         found, met = _found(expectation, finished)
         yield f"| {expectation.words} | {found} | {met} |"
     yield ""
+    yield "Deep networks were pruned gradually by lamp and by taylor, and what lost less is listed."
     yield "At 90% the MobileNet keeps 1,794 weights of its layers. Depthwise networks have little to spare: the full"
     yield "MobileNet loses 8.8 points on ImageNet there (Zhu and Gupta 2017, arXiv:1710.01878, table 2).\n"
 
