@@ -154,10 +154,8 @@ def page(rows: Sequence[Row]) -> str:
         beside = [(row.zpaq, row.packed) for row in part if row.zpaq is not None]
         if beside:
             zpaq, ours = map(sum, zip(*beside, strict=True))
-            lines += [
-                f"Of the {len(beside)} files that zpaq was run on, its archives are {1 - zpaq / ours:.1%} smaller.",
-                "",
-            ]
+            differing = f"{abs(1 - zpaq / ours):.1%} {'smaller' if zpaq < ours else 'larger'}"
+            lines += [f"Of the {len(beside)} files that zpaq was run on, its archives are {differing}.", ""]
     return "\n".join(lines)
 
 
