@@ -3,6 +3,7 @@
 import itertools
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -98,7 +99,7 @@ def test_auto_takes_all_values_where_no_sample_is_left_to_judge_by(tmp_path):
 
 def test_grid_search_ends_when_its_time_is_up(tmp_path, monkeypatch):
     clock = itertools.count(step=0.3)
-    monkeypatch.setattr("compression.quantization.grid.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("compression.quantization.grid.time", SimpleNamespace(monotonic=lambda: next(clock)))
     outcome, _ = run(graphs.residual(), tmp_path, placement="all", ranges="grid_search", max_seconds=2)
     assert list(outcome.details["noise_by_ranges"]) == ["each tensor its own", "minmax"]
 

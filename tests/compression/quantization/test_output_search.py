@@ -1,6 +1,7 @@
 """Ranges by the outputs: never worse than one rule for all on what they were searched on, and no slave to outliers."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
@@ -62,6 +63,8 @@ def test_infinities_that_the_original_gives_too_are_no_noise():
 
 def test_the_search_ends_when_its_time_is_up(tmp_path, monkeypatch):
     clock = itertools.count(step=0.3)
-    monkeypatch.setattr("compression.quantization.output_search.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr(
+        "compression.quantization.output_search.time", SimpleNamespace(monotonic=lambda: next(clock))
+    )
     outcome, _ = run(graphs.residual(), tmp_path, ranges="output_search", max_seconds=2)
     assert outcome.details["trials"] == 0 and len(outcome.details["decibels_by_ranges"]) < 12
