@@ -8,8 +8,8 @@ from types import MappingProxyType
 from compression.method import Device, Role
 from compression.spec import CompressionSpec
 
-FORMAT = 2
-"""Raise it when loading, saving or checking a model changes what every step makes."""
+FORMAT = 3
+"""Raise it when loading, saving or checking a model, or which layers fit, changes what every step makes."""
 
 
 def first_key(model_sha256: str) -> str:
