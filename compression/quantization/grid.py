@@ -45,7 +45,8 @@ def search_grid(
     least by itself (`rules.grid_search`). For every fold in turn each setting's ranges are learned without it, the
     model is quantized with them, and noise over signal of the worst output is taken on the fold's samples. When the
     time is up, settings compete by the folds that all of them went through, and in the first fold by what was tried.
-    The winner's ranges are learned from everything.
+    The winner's ranges are learned from everything. With fewer than two folds nothing is left to judge by, and the
+    first setting is taken.
 
     Args:
         model: the floats, whose outputs are what is to be kept.
@@ -59,7 +60,7 @@ def search_grid(
     settings = _settings(calibration, rule)
     end = time.monotonic() + seconds
     noise: dict[str, list[float]] = {name: [] for name in settings}
-    for fold, feeds in enumerate(folds):
+    for fold, feeds in enumerate(folds if len(folds) > 1 else ()):
         if time.monotonic() > end:
             break
         probe = _probe(model, feeds, context)

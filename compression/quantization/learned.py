@@ -122,9 +122,6 @@ def learn_ranges(
         return copy
 
     folds = _folds(prepared, options, context)
-    if options.ranges == "auto" and len(folds) < _AUTO_FOLDS:
-        # One sample: none is left to judge by.
-        return LearnedRanges(ranges=calibration.extremes(), calibration=calibration, details=details)
     found = search_grid(
         prepared, quantized, calibration, rule, folds, context=context, seconds=options.seconds
     )

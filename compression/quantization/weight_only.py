@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, field
 
-import numpy as np
 import onnx_ir as ir
 
 from compression.graph import Layer
@@ -20,7 +19,13 @@ from compression.quantization.storage import (
     store,
     stored_bytes,
 )
-from compression.quantization.weights import channel_axes, guess_axes, quantize_weight, require_finite
+from compression.quantization.weights import (
+    channel_axes,
+    guess_axes,
+    is_finite,
+    quantize_weight,
+    require_finite,
+)
 
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE})
 _MOVERS = frozenset({"Slice", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Split", "Identity"})
@@ -179,7 +184,7 @@ def store_loose(model: ir.Model, everyone: Iterable[Layer], *, min_sqnr_db: floa
             if id(value) in owned or tensor is None or not _is_loose(value, tensor) or blocker(value):
                 continue
             weight = as_numpy(tensor)
-            if not np.isfinite(weight).all():
+            if not is_finite(weight):
                 continue
             axes = guess_axes(weight)
             quantized = quantize_weight(weight, axes)

@@ -94,19 +94,23 @@ def quantize_weight(
     return QuantizedWeight(integers=integers, parameters=parameters, sqnr_db=ratio_db(signal, noise))
 
 
+def is_finite(weight: Array) -> bool:
+    """Whether no element is NaN or infinite, looked at by slices."""
+    return all(bool(np.isfinite(weight[part]).all()) for part in _slices(weight.shape))
+
+
 def require_finite(name: str, weight: Array) -> None:
     """Refuses a weight that holds NaN or infinity.
 
     Raises:
         NotApplicable: naming the tensor.
     """
-    for part in _slices(weight.shape):
-        if not np.isfinite(weight[part]).all():
-            raise NotApplicable(
-                f"the weight {name!r} holds NaN or infinity, which no integer can stand for",
-                where=name,
-                hint="leave its layer out with the selector's `exclude`, or repair the model",
-            )
+    if not is_finite(weight):
+        raise NotApplicable(
+            f"the weight {name!r} holds NaN or infinity, which no integer can stand for",
+            where=name,
+            hint="leave its layer out with the selector's `exclude`, or repair the model",
+        )
 
 
 def _slices(shape: Sequence[int]) -> list[tuple[slice, ...]]:
