@@ -3,10 +3,11 @@
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from compression.graph.batchnorm import fold_batch_norms
+from compression.graph.absorbing import absorb_affines
 from compression.graph.constants import stored_tensor
 from compression.graph.duplicates import merge_duplicates
 from compression.graph.folding import fold_constants
+from compression.graph.gelu import fold_gelus
 from compression.graph.hard_sigmoid import fold_hard_sigmoids
 from compression.graph.naming import namer
 from compression.graph.operators import DEFAULT_DOMAINS
@@ -16,15 +17,17 @@ def clean(model: ir.Model) -> ir.Model:
     """Cleans a model in place and returns it.
 
     Identity and inference-time Dropout go; constants are folded where that takes no more room;
-    BatchNormalization goes into the layer before it; HardSigmoid and HardSwish that are spelt out become
-    HardSigmoid; stored tensors with the same content become one; what
-    no output needs is dropped. Functions stay as they are. Nodes that remain keep their names.
+    HardSigmoid, HardSwish and, from opset 20 on, Gelu that are spelt out become HardSigmoid and Gelu;
+    BatchNormalization, and what scales or shifts channels by constants, goes into the layers before and behind it;
+    stored tensors with the same content become one; what no output needs is dropped. Functions stay as they are.
+    Nodes that remain keep their names.
     """
     _drop_copies(model)
     fold_constants(model)
     _drop_copies(model)
-    fold_batch_norms(model, namer(model))
     fold_hard_sigmoids(model)
+    fold_gelus(model)
+    absorb_affines(model, namer(model))
     _drop_unused(model)
     merge_duplicates(model)
     return model

@@ -21,6 +21,16 @@ def stored_tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
     return ir.convenience.get_const_tensor(value) if producer.op_type == "Constant" else None
 
 
+def stored_number(value: ir.Value | None, beside: ir.Value | None = None) -> float | None:
+    """A stored tensor of one element that does not widen what stands beside it."""
+    tensor = stored_tensor(value)
+    if tensor is None or tensor.size != 1:
+        return None
+    rank = len(tensor.shape)
+    widens = rank > 0 and beside is not None and (beside.shape is None or len(beside.shape) < rank)
+    return None if widens else float(tensor.numpy().reshape(-1)[0])
+
+
 class Constants:
     """What is computed from stored tensors alone, of a graph that stays as it is meanwhile.
 

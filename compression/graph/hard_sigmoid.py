@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx_ir as ir
 
-from compression.graph.constants import stored_tensor
+from compression.graph.constants import stored_number, stored_tensor
 from compression.graph.operators import DEFAULT_DOMAINS
 
 
@@ -95,7 +95,7 @@ def _operands(node: ir.Node, kind: str) -> tuple[ir.Value, float] | None:
     if not _is(node, kind) or len(node.inputs) != 2:
         return None
     for x, other in (node.inputs, node.inputs[::-1]):
-        number = _number(other, x)
+        number = stored_number(other, x)
         if x is not None and number is not None and stored_tensor(x) is None:
             return x, number
     return None
@@ -116,17 +116,7 @@ def _bounds(clip: ir.Node) -> tuple[float, float] | None:
     if len(clip.inputs) == 1:
         low, high = (clip.attributes.get(name) for name in ("min", "max"))
         return None if low is None or high is None else (low.as_float(), high.as_float())
-    limits = [_number(value) for value in clip.inputs[1:3]]
+    limits = [stored_number(value) for value in clip.inputs[1:3]]
     if len(limits) != 2 or limits[0] is None or limits[1] is None:
         return None
     return limits[0], limits[1]
-
-
-def _number(value: ir.Value | None, beside: ir.Value | None = None) -> float | None:
-    """A constant of one element that does not widen what stands beside it."""
-    tensor = stored_tensor(value)
-    if tensor is None or tensor.size != 1:
-        return None
-    rank = len(tensor.shape)
-    widens = rank > 0 and beside is not None and (beside.shape is None or len(beside.shape) < rank)
-    return None if widens else float(tensor.numpy().reshape(-1)[0])

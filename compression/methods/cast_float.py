@@ -23,7 +23,7 @@ class CastFloat(NarrowingMethod):
     never change; operators that lose too much, bodies of If and Loop, and functions stay in float32.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     title: ClassVar[str] = "Store weights as float16, bfloat16 or float8; compute in float16 where that pays"
     source: ClassVar[str] = (
         "IEEE 754 binary16; Micikevicius et al. 2018, Mixed precision training (arXiv:1710.03740); "

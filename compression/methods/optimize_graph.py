@@ -15,20 +15,23 @@ if TYPE_CHECKING:
 
 
 class OptimizeGraph(Method):
-    """Folds constants and BatchNormalization, drops dead and repeated nodes and weights, keeps every output.
+    """Folds constants and normalization, drops dead and repeated nodes and weights, keeps every output.
 
-    HardSigmoid and HardSwish that an exporter spelt out as Add, Clip and Div become HardSigmoid, which is faster.
+    BatchNormalization, and what else scales or shifts channels by constants, goes into the layers before and behind
+    it. HardSigmoid and HardSwish that an exporter spelt out as Add, Clip and Div become HardSigmoid, which is faster;
+    from opset 20 on, a Gelu spelt out with Erf becomes Gelu.
 
     Nothing is rounded or dropped that an output depends on. A layer that is left out keeps its weights to
     the last bit: nothing is folded into it.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     title: ClassVar[str] = "Fold constants and normalization, drop what no output needs"
     source: ClassVar[str] = (
         "BatchNormalization into the layer before it: Jacob et al. 2018 (arXiv:1712.05877), section 3.2, "
         "w' = w * gamma / sqrt(var + eps), b' = (b - mean) * gamma / sqrt(var + eps) + beta; "
-        "HardSwish: Howard et al. 2019 (arXiv:1905.02244), section 5.2"
+        "HardSwish: Howard et al. 2019 (arXiv:1905.02244), section 5.2; "
+        "Gelu: Hendrycks and Gimpel 2016 (arXiv:1606.08415), section 2"
     )
     changes: ClassVar[tuple[Change, ...]] = ("structure", "values")
     example: ClassVar[Mapping[str, Any]] = {"method": "optimize_graph"}
@@ -112,7 +115,7 @@ def _outcome(name: str, before: tuple[object, ...], after: tuple[object, ...] | 
         first is second for first, second in zip(before, after, strict=True)
     ):
         return LayerOutcome(layer=name, changed=False, note="nothing to fold into it")
-    return LayerOutcome(layer=name, changed=True, note="took in what followed it")
+    return LayerOutcome(layer=name, changed=True, note="took in its neighbours")
 
 
 def _count_operators(model: "ir.Model") -> Counter[str]:

@@ -26,6 +26,7 @@ class QuantizeAwareTraining(NarrowingMethod, TrainingMethod):
     among them. Where integers pay nowhere, nothing trains and the weights are stored as int8.
     """
 
+    version: ClassVar[int] = 2
     title: ClassVar[str] = "Train under the rounding of 8-bit integers, placed where they pay"
     source: ClassVar[str] = (
         "Esser et al. 2020, Learned Step Size Quantization (arXiv:1902.08153), equations 1-3 and section 2.2; "

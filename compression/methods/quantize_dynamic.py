@@ -23,7 +23,7 @@ class QuantizeDynamic(NarrowingMethod):
     whose byte products saturate (no VNNI) weights have 7 bits, as in `quantize_static`.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     title: ClassVar[str] = (
         "Compute matrix products in 8-bit integers with ranges taken at run time, where it pays"
     )

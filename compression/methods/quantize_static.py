@@ -27,7 +27,7 @@ class QuantizeStatic(NarrowingMethod):
     its own, else nothing but the weights' storage changes; the report says so.
     """
 
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     title: ClassVar[str] = "Compute in 8-bit integers with calibrated ranges, where it pays"
     source: ClassVar[str] = (
         "Jacob et al. 2018, Quantization and training of neural networks for efficient "

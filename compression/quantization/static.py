@@ -1,13 +1,15 @@
 """Static quantization from end to end: prepare, calibrate, place, store what is left."""
 
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import onnx_ir as ir
 
-from compression.errors import CompressionError
+from compression.errors import CompressionError, NotApplicable
 from compression.graph import Layer, clean, interface, upgrade_opset
+from compression.graph.gelu import GELU_OPSET, spells_gelu
 from compression.method import StepContext, StepOutcome
 from compression.quantization.affine import Range
 from compression.quantization.calibration import Calibration
@@ -143,7 +145,7 @@ def prepare(
     names = frozenset(reasons)
     check = _check(model, options, context)
     try:
-        prepared = clean(upgrade_opset(model.clone(), MIN_OPSET))
+        prepared = _ready(model)
     except CompressionError as error:
         fallback = fall_back(model, names, check, min_sqnr_db=options.min_sqnr_db)
         return fallback.outcome(f"integers were not tried: {error.message}", {})
@@ -177,6 +179,18 @@ def prepare(
         problems=list(_troubles(learned.calibration)),
     )
     return Ground(search=search, integers=integers, fallback=fallback, reasons=reasons, learned=learned)
+
+
+def _ready(model: ir.Model) -> ir.Model:
+    """A copy with constants folded, at an opset that takes QDQ, and that has Gelu where the model spells it out.
+
+    Raises:
+        NotApplicable: it cannot be brought to an opset that takes QDQ.
+    """
+    if spells_gelu(model):
+        with suppress(NotApplicable):
+            return clean(upgrade_opset(model.clone(), GELU_OPSET))
+    return clean(upgrade_opset(model.clone(), MIN_OPSET))
 
 
 class StaticIntegers:

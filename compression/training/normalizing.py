@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from compression.errors import NotTrainable
-from compression.graph.batchnorm import fold_batch_norm
+from compression.graph.absorbing import absorb_behind
 from compression.graph.constants import stored_tensor
 from compression.graph.naming import all_graphs, namer
 from compression.graph.trainable import TrainableGraph
@@ -79,7 +79,7 @@ class Normalizations:
         """
         names, fresh = self.weights | self.statistics, namer(model)
         for node in self.nodes:
-            if not fold_batch_norm(node, fresh):
+            if not absorb_behind(node, fresh):
                 raise NotTrainable("what its normalization learned is not finite", where=node.name)
         for name in names:
             del model.graph.initializers[name]

@@ -1,10 +1,13 @@
 """Runs models in onnxruntime directly, as the reference that knows nothing of compression.graph."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
+
+from compression.graph import clean, interface, load, save
 
 SILENT = 4
 
@@ -38,3 +41,14 @@ def write(path: Path, text: str, **weights: np.ndarray) -> Path:
 
 def random(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def cleaned(path: Path, feeds: dict[str, np.ndarray], rtol: float = 1e-5) -> Counter[str]:
+    """Cleans and saves, holds the result to the original, and counts the operators that are left."""
+    model = load(path)
+    before = interface(model)
+    model = clean(model)
+    assert interface(model) == before
+    (saved,) = save(model, path.with_name("cleaned.onnx"))
+    assert_same(answers(path, feeds), answers(saved, feeds), rtol)
+    return Counter(node.op_type for node in model.graph.all_nodes())

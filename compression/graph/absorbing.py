@@ -1,0 +1,264 @@
+"""Folds what scales and shifts channels into the convolution or matrix product behind which or before which it stands.
+
+Behind a layer, f (W x + b) + s is (f W) x + (f b + s) (for BatchNormalization: Jacob et al., arXiv:1712.05877, section
+3.2). Before a convolution, W (f x + s) + b is (W f) x + (W s + b), where no padding puts zeros beside s. Where it does,
+f x + s is written as f (x + s / f), and f goes.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+
+from compression.graph.affine import EXACT_TYPES, Affine, Numbers, read_affine
+from compression.graph.constants import stored_tensor
+from compression.graph.operators import DEFAULT_DOMAINS
+
+CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
+INTO = CONVOLUTIONS | {"Gemm"}
+Fresh = Callable[[str], str]
+"""Makes value names that nothing bears yet."""
+
+
+def absorb_affines(model: ir.Model, fresh: Fresh) -> None:
+    """Folds wherever nobody else sees a difference, in place."""
+    for graph in model.graphs():
+        for node in list(graph):
+            absorb_behind(node, fresh)
+        for node in reversed(list(graph)):
+            _absorb_before(node, fresh)
+
+
+def absorb_behind(node: ir.Node, fresh: Fresh) -> bool:
+    """Folds a BatchNormalization, or arithmetic with a constant, into the layer that it stands behind, in place.
+
+    False where that would change what somebody else sees.
+    """
+    layer = _layer_before(node)
+    affine = None if layer is None else read_affine(node, _array(layer.inputs[1]).ndim)
+    if layer is None or affine is None or not affine.fits(_sides(layer).outputs.channels):
+        return False
+    bias, side = _bias(layer), _sides(layer).outputs
+    if bias is not None and _array(bias).size not in (1, side.channels):
+        return False
+    _put_bias(layer, _bias_numbers(layer) * affine.factor + affine.shift, fresh)
+    _put(layer, 1, _scaled(_array(layer.inputs[1]), affine.factor, side), fresh)
+    _hand_over(affine.y, layer.outputs[0])
+    _remove(node)
+    return True
+
+
+def _layer_before(node: ir.Node) -> ir.Node | None:
+    """The layer whose output the node reads, if nothing else does."""
+    for value in node.inputs[:2]:
+        layer = None if value is None else value.producer()
+        if value is not None and layer is not None and _is_open(layer) and layer.graph is node.graph:
+            return None if len(value.uses()) != 1 or value.is_graph_output() else layer
+    return None
+
+
+def _absorb_before(node: ir.Node, fresh: Fresh) -> None:
+    """Folds arithmetic into the convolutions that read its result, in place, or its factor alone."""
+    sum_ = None if _convolutions_behind(node) else _only_reader(node)
+    layers = _convolutions_behind(sum_ or node)
+    if not layers or _ends_gelu(node):
+        return
+    rank = _array(layers[0].inputs[1]).ndim
+    affine = read_affine(node, rank)
+    if affine is None or not all(
+        _array(layer.inputs[1]).ndim == rank and affine.fits(_sides(layer).inputs.channels)
+        for layer in layers
+    ):
+        return
+    if sum_ is None:
+        _absorb_whole(affine, layers, fresh)
+    else:
+        _absorb_factor(affine, read_affine(sum_, rank), layers, fresh)
+
+
+def _absorb_whole(affine: Affine, layers: Sequence[ir.Node], fresh: Fresh) -> None:
+    shifts = bool(affine.shift.any())
+    if shifts and not all(_is_unpadded(layer) for layer in layers):
+        return
+    for layer in layers:
+        if shifts:
+            _put_bias(layer, _bias_numbers(layer) + _response(layer, affine.shift), fresh)
+        _scale_inputs(layer, affine.factor, fresh)
+        layer.replace_input_with(0, affine.x)
+    _remove(affine.node)
+
+
+def _absorb_factor(product: Affine, sum_: Affine | None, layers: Sequence[ir.Node], fresh: Fresh) -> None:
+    """f x + s becomes x + s / f, and f goes into the layers."""
+    if sum_ is None or sum_.node.op_type not in {"Add", "Sub"} or (sum_.factor != 1).any():
+        return
+    with np.errstate(all="ignore"):
+        shift = sum_.shift / product.factor
+    if product.shift.any() or not np.isfinite(shift).all():
+        return
+    place = 1 if sum_.node.inputs[0] is product.y else 0
+    old = _array(sum_.node.inputs[place])
+    signed = -shift if sum_.node.op_type == "Sub" else shift
+    wide = signed.reshape(-1, *[1] * (_array(layers[0].inputs[1]).ndim - 2))
+    _put(sum_.node, place, wide.astype(old.dtype), fresh)
+    sum_.node.replace_input_with(1 - place, product.x)
+    for layer in layers:
+        _scale_inputs(layer, product.factor, fresh)
+    _remove(product.node)
+
+
+def _convolutions_behind(node: ir.Node) -> tuple[ir.Node, ...]:
+    """Those that read the node's output, if nothing else does."""
+    output = node.outputs[0]
+    uses = list(output.uses())
+    taken = all(
+        use.idx == 0
+        and use.node.op_type in CONVOLUTIONS
+        and use.node.graph is node.graph
+        and _is_open(use.node)
+        for use in uses
+    )
+    return tuple(use.node for use in uses) if taken and not output.is_graph_output() else ()
+
+
+def _only_reader(node: ir.Node) -> ir.Node | None:
+    output = node.outputs[0]
+    uses = list(output.uses())
+    return uses[0].node if len(uses) == 1 and not output.is_graph_output() else None
+
+
+def _ends_gelu(node: ir.Node) -> bool:
+    """Whether this is the factor of x (1 + erf(x / sqrt 2)) / 2, which runtimes compute in one go."""
+    product = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    if node.op_type != "Mul" or product is None or product.op_type != "Mul":
+        return False
+    sums = [value.producer() for value in product.inputs if value is not None]
+    inner = [
+        value.producer() for item in sums if item and item.op_type == "Add" for value in item.inputs if value
+    ]
+    return any(item is not None and item.op_type in {"Erf", "Tanh"} for item in inner)
+
+
+class Side(NamedTuple):
+    """Where a weight has its input or output channels: along an axis, spread over groups along the first axis."""
+
+    channels: int
+    axis: int
+    groups: int = 1
+
+
+class Sides(NamedTuple):
+    inputs: Side
+    outputs: Side
+
+
+def _sides(layer: ir.Node) -> Sides:
+    shape = _array(layer.inputs[1]).shape
+    groups = max(layer.attributes.get_int("group", 1), 1)
+    if layer.op_type == "Conv":
+        return Sides(Side(shape[1] * groups, 1, groups), Side(shape[0], 0))
+    if layer.op_type == "ConvTranspose":
+        return Sides(Side(shape[0], 0), Side(shape[1] * groups, 1, groups))
+    axis = 0 if layer.attributes.get_int("transB", 0) else 1
+    return Sides(Side(shape[1 - axis], 1 - axis), Side(shape[axis], axis))
+
+
+def _is_open(layer: ir.Node) -> bool:
+    """Whether it is a layer whose weights are stored, its own, and of types that bear another factor."""
+    if layer.op_type not in INTO or layer.domain not in DEFAULT_DOMAINS or len(layer.inputs) < 2:
+        return False
+    weight, bias = layer.inputs[1], _bias(layer)
+    tensors = [stored_tensor(value) for value in (weight, *([] if bias is None else [bias]))]
+    if weight is None or any(tensor is None or tensor.dtype not in EXACT_TYPES for tensor in tensors):
+        return False
+    return len(weight.uses()) == 1 and not weight.is_graph_output() and _array(weight).ndim > 1
+
+
+def _is_unpadded(layer: ir.Node) -> bool:
+    """Whether every output sums over a whole kernel."""
+    pads = layer.attributes.get_ints("pads", ())
+    kind = layer.attributes.get_string("auto_pad", "NOTSET")
+    return layer.op_type == "Conv" and kind in {"NOTSET", "VALID"} and not any(pads)
+
+
+def _response(layer: ir.Node, shift: Numbers) -> Numbers:
+    """What a Conv gives, of shape (output channels,), where each input channel has one value everywhere."""
+    weight, side = _array(layer.inputs[1]).astype(np.float64), _sides(layer).inputs
+    kernels = weight.reshape(side.groups, -1, weight.shape[1], int(np.prod(weight.shape[2:]))).sum(axis=3)
+    values = np.broadcast_to(shift, (side.channels,)).reshape(side.groups, -1)
+    return np.asarray(np.einsum("goc,gc->go", kernels, values).reshape(-1))
+
+
+def _scale_inputs(layer: ir.Node, factor: Numbers, fresh: Fresh) -> None:
+    _put(layer, 1, _scaled(_array(layer.inputs[1]), factor, _sides(layer).inputs), fresh)
+
+
+def _scaled(weight: np.ndarray, factor: Numbers, side: Side) -> np.ndarray:
+    """The weight with every channel times its factor; a pruned zero stays 0 where the factor is negative."""
+    wide = np.broadcast_to(factor, (side.channels,))
+    split = weight.reshape(side.groups, -1, *weight.shape[1:]).astype(np.float64)
+    shape = [side.groups, *(-1 if axis == side.axis else 1 for axis in range(weight.ndim))]
+    scaled: np.ndarray = (split * wide.reshape(shape)).reshape(weight.shape).astype(weight.dtype)
+    return scaled + 0
+
+
+def _bias(layer: ir.Node) -> ir.Value | None:
+    return layer.inputs[2] if len(layer.inputs) > 2 else None
+
+
+def _bias_numbers(layer: ir.Node) -> Numbers:
+    """Of shape (channels,) or (1,), as they are added to the product."""
+    bias = _bias(layer)
+    beta = layer.attributes.get_float("beta", 1.0) if layer.op_type == "Gemm" else 1.0
+    return np.zeros(1) if bias is None else _array(bias).astype(np.float64).reshape(-1) * beta
+
+
+def _put_bias(layer: ir.Node, numbers: Numbers, fresh: Fresh) -> None:
+    """Zeros need no bias where there was none."""
+    if _bias(layer) is None and not numbers.any():
+        return
+    wide = np.broadcast_to(numbers, (_sides(layer).outputs.channels,))
+    _put(layer, 2, wide.astype(_array(layer.inputs[1]).dtype), fresh)
+    if "beta" in layer.attributes:
+        layer.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
+
+
+def _put(node: ir.Node, index: int, array: np.ndarray, fresh: Fresh) -> None:
+    """A stored tensor of the node's own; one that others read stays for them."""
+    old = node.inputs[index] if index < len(node.inputs) else None
+    if old is not None and len(old.uses()) == 1 and not old.is_graph_output() and old.producer() is None:
+        old.const_value = ir.tensor(array, name=old.name)
+        old.shape = ir.Shape(array.shape)
+        return
+    if not isinstance(node.graph, ir.Graph):
+        raise ValueError(f"{node.name} stands in no graph")
+    part = {1: "weight", 2: "bias"}[index] if node.op_type in INTO else "constant"
+    tensor = ir.tensor(array, name=fresh(f"{node.name}.{part}"))
+    value = ir.Value(
+        name=tensor.name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor
+    )
+    node.graph.register_initializer(value)
+    if len(node.inputs) <= index:
+        node.resize_inputs(index + 1)
+    node.replace_input_with(index, value)
+
+
+def _hand_over(old: ir.Value, new: ir.Value) -> None:
+    """Lets `new` stand wherever `old` stood, under its name and with its declared shape."""
+    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+    new.type, new.shape = old.type or new.type, old.shape if old.shape is not None else new.shape
+    name, old.name = old.name, None
+    new.name = name
+
+
+def _remove(node: ir.Node) -> None:
+    if node.graph is not None:
+        node.graph.remove(node, safe=True)
+
+
+def _array(value: ir.Value | None) -> np.ndarray:
+    tensor = stored_tensor(value)
+    if tensor is None:
+        raise ValueError("no stored tensor")
+    return tensor.numpy()
