@@ -114,10 +114,9 @@ def _searched(seen: Distribution, rule: Rule) -> Range:
     if rule.integers.centred:
         bins = bins.magnitudes()
     first, last = _ends(bins, rule)
-    edges = bins.edges
-    if rule.integers.centred:
-        return Range(low=max(seen.low, -edges[last]), high=min(seen.high, edges[last]))
-    return Range(low=float(max(seen.low, edges[first])), high=float(min(seen.high, edges[last])))
+    lowest, highest = bins.edges[first], bins.edges[last]
+    low = float(max(seen.low, -highest if rule.integers.centred else lowest))
+    return Range(low=low, high=max(low, float(min(seen.high, highest))))
 
 
 def _ends(bins: Bins, rule: Rule) -> tuple[int, int]:

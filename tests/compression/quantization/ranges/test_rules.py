@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from compression.quantization.affine import dequantize, from_range, quantize
@@ -29,6 +29,7 @@ def error(values, bounds, integers):
 @pytest.mark.parametrize("integers", TYPES, ids=str)
 @pytest.mark.parametrize("ranges", RULES)
 @settings(max_examples=15)
+@example(batches=[[2.000000238418579]])
 @given(batches=st.lists(st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=9), max_size=4))
 def test_a_range_lies_within_the_extremes(ranges, integers, batches):
     found = learn(observed(batches, folds=2), rule(ranges, integers))
