@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.compression.graph.running import cleaned, random, write
 
@@ -172,3 +174,43 @@ def test_half_precision_is_left_alone(tmp_path):
         tmp_path / "m.onnx", text, w=random(4, 3, 3, 3).astype(np.float16), n=np.asarray(0.3, np.float16)
     )
     assert cleaned(path, {"x": random(1, 3, 5, 5).astype(np.float16)})["Mul"] == 1
+
+
+LAYERS = st.sampled_from(
+    [
+        ("Conv", (4, 4)),
+        ("Conv<group=2, pads=[1,1,1,1]>", (4, 2)),
+        ("Conv<group=4, dilations=[1,2]>", (4, 1)),
+        ("Conv<group=4, pads=[0,1,2,0]>", (4, 1)),
+        ('Conv<auto_pad="SAME_LOWER">', (4, 4)),
+        ("ConvTranspose<pads=[1,0,1,0]>", (4, 4)),
+        ("ConvTranspose<group=2, dilations=[2,2]>", (4, 2)),
+    ]
+)
+STEPS = st.sampled_from(
+    [
+        *("Mul(#, a)", "Mul(n, #)", "Div(#, a)", "Add(#, a)", "Add(n, #)", "Sub(#, n)", "Sub(a, #)"),
+        *("Relu(#)", "BatchNormalization(#, s, b, m, v)"),
+    ]
+)
+PARTS = st.lists(st.one_of(STEPS, LAYERS), min_size=2, max_size=7)
+
+
+@settings(max_examples=40)
+@given(parts=PARTS, seed=st.integers(0, 2**16))
+def test_whatever_stands_around_layers_the_answers_stay(tmp_path_factory, parts, seed):
+    folder, lines, weights = tmp_path_factory.mktemp("chain"), [], {}
+    for place, part in enumerate(parts):
+        if isinstance(part, str):
+            lines.append(f"x{place + 1} = {part.replace('#', f'x{place}')}")
+        else:
+            lines.append(f"x{place + 1} = {part[0]}(x{place}, w{place})")
+            weights[f"w{place}"] = random(*part[1], 3, 3, seed=seed + place)
+    weights |= {
+        "a": np.asarray([[[0.5]], [[-2]], [[1.5]], [[0.7]]], np.float32),
+        "n": np.asarray(-1.25, np.float32),
+        **NORM,
+    }
+    body = " ".join(lines)
+    text = f"{HEADER}g (float[1,4,32,32] x0) => (float[A,B,C,D] x{len(parts)}) {{ {body} }}"
+    cleaned(write(folder / "m.onnx", text, **weights), {"x0": random(1, 4, 32, 32, seed=seed)}, rtol=1e-4)
