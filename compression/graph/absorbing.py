@@ -39,11 +39,12 @@ def absorb_behind(node: ir.Node, fresh: Fresh) -> bool:
     affine = None if layer is None else read_affine(node, _array(layer.inputs[1]).ndim)
     if layer is None or affine is None or not affine.fits(_sides(layer).outputs.channels):
         return False
-    bias, side = _bias(layer), _sides(layer).outputs
-    if bias is not None and _array(bias).size not in (1, side.channels):
+    old, side = _bias_numbers(layer), _sides(layer).outputs
+    weight = _scaled(_array(layer.inputs[1]), affine.factor, side)
+    if old.size not in (1, side.channels) or not np.isfinite(weight).all():
         return False
-    _put_bias(layer, _bias_numbers(layer) * affine.factor + affine.shift, fresh)
-    _put(layer, 1, _scaled(_array(layer.inputs[1]), affine.factor, side), fresh)
+    _put_bias(layer, old * affine.factor + affine.shift, fresh)
+    _put(layer, 1, weight, fresh)
     _hand_over(affine.y, layer.outputs[0])
     _remove(node)
     return True
@@ -66,15 +67,19 @@ def _absorb_before(node: ir.Node, fresh: Fresh) -> None:
         return
     rank = _array(layers[0].inputs[1]).ndim
     affine = read_affine(node, rank)
-    if affine is None or not all(
-        _array(layer.inputs[1]).ndim == rank and affine.fits(_sides(layer).inputs.channels)
-        for layer in layers
-    ):
+    if affine is None or not all(_takes(layer, affine, rank) for layer in layers):
         return
     if sum_ is None:
         _absorb_whole(affine, layers, fresh)
     else:
         _absorb_factor(affine, read_affine(sum_, rank), layers, fresh)
+
+
+def _takes(layer: ir.Node, affine: Affine, rank: int) -> bool:
+    weight, side = _array(layer.inputs[1]), _sides(layer).inputs
+    if weight.ndim != rank or not affine.fits(side.channels):
+        return False
+    return bool(np.isfinite(_scaled(weight, affine.factor, side)).all())
 
 
 def _absorb_whole(affine: Affine, layers: Sequence[ir.Node], fresh: Fresh) -> None:
@@ -195,11 +200,15 @@ def _scale_inputs(layer: ir.Node, factor: Numbers, fresh: Fresh) -> None:
 
 
 def _scaled(weight: np.ndarray, factor: Numbers, side: Side) -> np.ndarray:
-    """The weight with every channel times its factor; a pruned zero stays 0 where the factor is negative."""
+    """The weight with every channel times its factor, infinite where that is too large for its type.
+
+    A pruned zero stays 0 where the factor is negative.
+    """
     wide = np.broadcast_to(factor, (side.channels,))
     split = weight.reshape(side.groups, -1, *weight.shape[1:]).astype(np.float64)
     shape = [side.groups, *(-1 if axis == side.axis else 1 for axis in range(weight.ndim))]
-    scaled: np.ndarray = (split * wide.reshape(shape)).reshape(weight.shape).astype(weight.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled: np.ndarray = (split * wide.reshape(shape)).reshape(weight.shape).astype(weight.dtype)
     return scaled + 0
 
 

@@ -22,6 +22,7 @@ NUMBERS = {
     "fours": random(1, 4, 1, 1, seed=9),
     "wide": random(1, 1, 1, 1, 1, seed=10),
     "places": random(5, 5, seed=11),
+    "vast": np.asarray(3e38, np.float32),
 }
 
 
@@ -146,6 +147,7 @@ STAYS = {
     "the factor widens the tensor": "h = Conv(x, w) k = Mul(h, wide) y = Squeeze(k, zero)",
     "the number divides by the tensor": "h = Conv(x, w) y = Div(half, h)",
     "the weight is shared": "h = Conv(x, w) k = Conv(x, w) a = Mul(h, half) y = Add(a, k)",
+    "the weight would become infinite": "t = Sub(x, x) h = Conv(t, w) y = Mul(h, vast)",
 }
 
 
