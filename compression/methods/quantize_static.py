@@ -86,7 +86,7 @@ class QuantizeStatic(NarrowingMethod):
         "wherever a kernel exists, unmeasured",
     )
     min_output_sqnr_db: float = Field(
-        20.0,
+        25.0,
         ge=0,
         le=120,
         description="with `placement: auto`, layers are left in floats until the outputs reach this (dB)",
