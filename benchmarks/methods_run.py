@@ -21,7 +21,7 @@ from compression.registry import METHODS
 from compression.spec import CompressionSpec
 
 Step = Mapping[str, Any]
-EPOCHS = {"lenet-300-100": 15, "lenet5": 8, "resnet": 6, "mobilenet": 6}
+EPOCHS = {"lenet-300-100": 15, "lenet5": 8, "resnet": 6, "mobilenet": 6, "mobilenet-wide": 6}
 MNIST = ("lenet-300-100", "lenet5")
 
 

@@ -13,6 +13,7 @@ import logging
 import time
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -97,17 +98,19 @@ def small_resnet() -> nn.Module:
     )
 
 
-def small_mobilenet() -> nn.Module:
+def small_mobilenet(width: int = 1) -> nn.Module:
+    """`width` multiplies all channels but those of the image and of the classes."""
+    narrow, middle, wide = (width * channels for channels in (16, 24, 32))
     return nn.Sequential(
-        convolution(1, 16, 3, 2),
+        convolution(1, narrow, 3, 2),
         nn.ReLU6(),
-        Separable(16, 16, 1),
-        Separable(16, 24, 2),
-        Separable(24, 24, 1),
-        Separable(24, 32, 2),
+        Separable(narrow, narrow, 1),
+        Separable(narrow, middle, 2),
+        Separable(middle, middle, 1),
+        Separable(middle, wide, 2),
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),
-        nn.Linear(32, 10),
+        nn.Linear(wide, 10),
     )
 
 
@@ -116,6 +119,7 @@ NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "lenet5": lenet5,
     "resnet": small_resnet,
     "mobilenet": small_mobilenet,
+    "mobilenet-wide": partial(small_mobilenet, 3),
 }
 
 

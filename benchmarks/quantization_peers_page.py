@@ -1,6 +1,5 @@
 """What quantization_peers.md says, from what became of each model by case."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -94,8 +93,10 @@ def _asked(rows: Mapping[str, Row]) -> Iterator[str]:
         enough = sum(ours.here_db - theirs.here_db >= more for ours, theirs in gaps)
         timed = [(ours.speedup, theirs.speedup) for ours, theirs in gaps if ours.speedup and theirs.speedup]
         yield f"- At least {more:g} dB above {tool}: {enough} of {len(gaps)} models."
-        yield f"  Speedups, geometric means of {len(timed)}: {_mean([a for a, _ in timed]):.2f}x, theirs"
-        yield f"  {_mean([b for _, b in timed]):.2f}x.\n"
+        if timed:
+            yield f"  Speedups, geometric means of {len(timed)}: {_mean([ours for ours, _ in timed]):.2f}x,"
+            yield f"  theirs {_mean([theirs for _, theirs in timed]):.2f}x."
+    yield ""
     yield "| model | modelpress | | onnxruntime | | nncf | |"
     yield "|---|---|---|---|---|---|---|"
     for name, row in ran.items():
@@ -111,7 +112,7 @@ def _both(found: Judged | None) -> str:
 
 
 def _mean(values: Sequence[float]) -> float:
-    return float(np.exp(np.mean(np.log(values)))) if values else math.nan
+    return float(np.exp(np.mean(np.log(values))))
 
 
 def _cell(row: Row, case: str) -> str:
