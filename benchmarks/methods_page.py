@@ -40,8 +40,8 @@ def _expectations(finished: Mapping[str, Finished]) -> Iterator[str]:
     yield ""
     yield "Deep networks were pruned gradually by lamp and by taylor, and what lost less is listed."
     yield "At 90% the MobileNet keeps 1,794 weights of its layers. Depthwise networks have little to spare: the full"
-    yield "MobileNet loses 8.8 points on ImageNet there (Zhu and Gupta 2017, arXiv:1710.01878, table 2). The wide one is"
-    yield "the same network with three times the channels, and about eight times the weights.\n"
+    yield "MobileNet loses 8.8 points on ImageNet there (Zhu and Gupta 2017, arXiv:1710.01878, table 2). The wide one"
+    yield "is the same network with three times the channels, and about eight times the weights.\n"
 
 
 def _found(expectation: Expectation, finished: Mapping[str, Finished]) -> tuple[str, str]:
