@@ -29,9 +29,9 @@ import onnxruntime
 from benchmarks.measuring import Kept
 from benchmarks.quantization_peers_page import (
     ASKED,
-    DEFAULT_DB,
     JUDGED,
     LARGE,
+    LEAST_DB,
     MARGIN_DB,
     OF_LARGE,
     SAMPLES,
@@ -252,7 +252,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--again", action="store_true", help="run also rows that are finished")
     parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--least", type=float, default=DEFAULT_DB, help=argparse.SUPPRESS)
+    parser.add_argument("--least", type=float, default=LEAST_DB, help=argparse.SUPPRESS)
     return parser
 
 
