@@ -85,9 +85,10 @@ def _asked(rows: Mapping[str, Row]) -> Iterator[str]:
     if not ran:
         return
     yield "## A job, asked for more than theirs\n"
-    least = " and ".join(f"{more:g} dB more than the best mode of {tool}" for tool, more in OVER.items())
-    yield f"A job with `min_output_sqnr_db` at {least} (no less than {LEAST_DB:g}"
-    yield f"dB; {MARGIN_DB:g} dB to spare), which puts integers where measurement says. Theirs are their best modes.\n"
+    least = " and ".join(f"{more:g} dB more than {tool}'s best mode" for tool, more in OVER.items())
+    yield f"A job with `min_output_sqnr_db` at {least}, at least at"
+    yield f"{LEAST_DB:g}, and {MARGIN_DB:g} to spare. It puts integers where measurement says. Theirs are their best"
+    yield "modes.\n"
     for tool, more in OVER.items():
         gaps = [(row.judged[ASKED], found) for row in ran.values() if (found := row.best(tool, exact=False))]
         enough = sum(ours.here_db - theirs.here_db >= more for ours, theirs in gaps)
