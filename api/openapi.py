@@ -150,7 +150,9 @@ def check_document() -> int:
         if not path.exists() or path.read_text(encoding="utf-8") != text
     ]
     if stale:
-        print(f"{', '.join(stale)}: not what the code says; run `make openapi` and commit it", file=sys.stderr)
+        print(
+            f"{', '.join(stale)}: not what the code says; run `make openapi` and commit it", file=sys.stderr
+        )
     return 1 if stale else 0
 
 
