@@ -1,6 +1,7 @@
 """What the pages of compression methods share: two models measured as a job measures them, and rows kept in JSON."""
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
@@ -32,6 +33,10 @@ class Kept(Generic[Row]):
         rows = {**self.read(), key: row}
         lines = [f"{json.dumps(key)}: {rows[key].model_dump_json()}" for key in self._order if key in rows]
         self._path.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def geometric_mean(values: Sequence[float]) -> float:
+    return math.exp(sum(map(math.log, values)) / len(values))
 
 
 def measure(original: Path, compressed: Path, workdir: Path, *, data: Path | None = None) -> Measurements:

@@ -9,7 +9,6 @@ finished stay in quantization.json.
 
 import argparse
 import json
-import math
 import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel
 
-from benchmarks.measuring import Kept, brief
+from benchmarks.measuring import Kept, brief, geometric_mean
 from compression.errors import CompressionError
 from compression.graph import inspect_model
 from compression.job import AnyEvent, Job, StepFinished
@@ -140,13 +139,9 @@ def _totals(rows: Sequence[Row]) -> Iterator[str]:
         row.measurements.speedup.value for row in rows if row.measurements and row.measurements.speedup
     ]
     whole = sum(not row.wanting for row in rows)
-    yield f"**{whole} of {len(rows)} reach all of it.** Geometric means: {_geometric_mean(speedups):.2f}x faster,"
+    yield f"**{whole} of {len(rows)} reach all of it.** Geometric means: {geometric_mean(speedups):.2f}x faster,"
     ratios = [row.measurements.size_ratio for row in rows if row.measurements]
-    yield f"{_geometric_mean(ratios):.2f}x smaller.\n"
-
-
-def _geometric_mean(values: Sequence[float]) -> float:
-    return math.exp(sum(map(math.log, values)) / len(values))
+    yield f"{geometric_mean(ratios):.2f}x smaller.\n"
 
 
 def _cells(row: Row) -> str:

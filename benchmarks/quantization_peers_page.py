@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from pydantic import BaseModel
 
+from benchmarks.measuring import geometric_mean
 from compression import runtime
 
 SAMPLES = 16
@@ -95,8 +96,8 @@ def _asked(rows: Mapping[str, Row]) -> Iterator[str]:
         timed = [(ours.speedup, theirs.speedup) for ours, theirs in gaps if ours.speedup and theirs.speedup]
         yield f"- At least {more:g} dB above {tool}: {enough} of {len(gaps)} models."
         if timed:
-            yield f"  Speedups, geometric means of {len(timed)}: {_mean([ours for ours, _ in timed]):.2f}x,"
-            yield f"  theirs {_mean([theirs for _, theirs in timed]):.2f}x."
+            yield f"  Speedups, geometric means of {len(timed)}: {geometric_mean([ours for ours, _ in timed]):.2f}x,"
+            yield f"  theirs {geometric_mean([theirs for _, theirs in timed]):.2f}x."
     yield ""
     yield "| model | modelpress | | onnxruntime | | nncf | |"
     yield "|---|---|---|---|---|---|---|"
@@ -110,10 +111,6 @@ def _both(found: Judged | None) -> str:
     if found is None:
         return " | "
     return f"{found.here_db:.1f} dB | {'' if found.speedup is None else f'{found.speedup:.2f}x'}"
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.exp(np.mean(np.log(values))))
 
 
 def _cell(row: Row, case: str) -> str:

@@ -11,9 +11,12 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from compression.graph.affine import EXACT_TYPES, Affine, Numbers, read_affine
+from compression.graph.affine import AFFINE, EXACT_TYPES, Affine, Numbers, read_affine
 from compression.graph.constants import stored_tensor
-from compression.graph.operators import DEFAULT_DOMAINS
+from compression.graph.gelu import ends_gelu
+from compression.graph.operators import is_operator
+from compression.graph.responses import uniform_response
+from compression.graph.rewriting import hand_over, only_reader
 
 CONVOLUTIONS = frozenset({"Conv", "ConvTranspose"})
 INTO = CONVOLUTIONS | {"Gemm"}
@@ -35,8 +38,8 @@ def absorb_behind(node: ir.Node, fresh: Fresh) -> bool:
 
     False where that would change what somebody else sees.
     """
-    layer = _layer_before(node)
-    affine = None if layer is None else read_affine(node, _array(layer.inputs[1]).ndim)
+    layer = _layer_before(node) if node.op_type in AFFINE else None
+    affine = None if layer is None else read_affine(node, _rank(layer))
     if layer is None or affine is None or not affine.fits(_sides(layer).outputs.channels):
         return False
     old, side = _bias_numbers(layer), _sides(layer).outputs
@@ -45,7 +48,7 @@ def absorb_behind(node: ir.Node, fresh: Fresh) -> bool:
         return False
     _put_bias(layer, old * affine.factor + affine.shift, fresh)
     _put(layer, 1, weight, fresh)
-    _hand_over(affine.y, layer.outputs[0])
+    hand_over(affine.y, layer.outputs[0])
     _remove(node)
     return True
 
@@ -61,40 +64,54 @@ def _layer_before(node: ir.Node) -> ir.Node | None:
 
 def _absorb_before(node: ir.Node, fresh: Fresh) -> None:
     """Folds arithmetic into the convolutions that read its result, in place, or its factor alone."""
-    sum_ = None if _convolutions_behind(node) else _only_reader(node)
-    layers = _convolutions_behind(sum_ or node)
-    if not layers or _ends_gelu(node):
+    if node.op_type not in AFFINE:
         return
-    rank = _array(layers[0].inputs[1]).ndim
+    layers = _convolutions_behind(node)
+    sum_ = None if layers else only_reader(node)
+    if sum_ is not None:
+        layers = _convolutions_behind(sum_)
+    if not layers or ends_gelu(node):
+        return
+    rank = _rank(layers[0])
     affine = read_affine(node, rank)
-    if affine is None or not all(_takes(layer, affine, rank) for layer in layers):
+    weights = () if affine is None else _scaled_inputs(layers, affine, rank)
+    if affine is None or not weights:
         return
     if sum_ is None:
-        _absorb_whole(affine, layers, fresh)
+        _absorb_whole(affine, layers, weights, fresh)
     else:
-        _absorb_factor(affine, read_affine(sum_, rank), layers, fresh)
+        _absorb_factor(affine, read_affine(sum_, rank), layers, weights, fresh)
 
 
-def _takes(layer: ir.Node, affine: Affine, rank: int) -> bool:
-    weight, side = _array(layer.inputs[1]), _sides(layer).inputs
-    if weight.ndim != rank or not affine.fits(side.channels):
-        return False
-    return bool(np.isfinite(_scaled(weight, affine.factor, side)).all())
+def _scaled_inputs(layers: Sequence[ir.Node], affine: Affine, rank: int) -> Sequence[np.ndarray]:
+    """The layers' weights with the factor in them; none where one of them cannot bear it."""
+    if not all(_rank(layer) == rank and affine.fits(_sides(layer).inputs.channels) for layer in layers):
+        return ()
+    scaled = [_scaled(_array(layer.inputs[1]), affine.factor, _sides(layer).inputs) for layer in layers]
+    return scaled if all(np.isfinite(weight).all() for weight in scaled) else ()
 
 
-def _absorb_whole(affine: Affine, layers: Sequence[ir.Node], fresh: Fresh) -> None:
+def _absorb_whole(
+    affine: Affine, layers: Sequence[ir.Node], weights: Sequence[np.ndarray], fresh: Fresh
+) -> None:
     shifts = bool(affine.shift.any())
     if shifts and not all(_is_unpadded(layer) for layer in layers):
         return
-    for layer in layers:
+    for layer, weight in zip(layers, weights, strict=True):
         if shifts:
             _put_bias(layer, _bias_numbers(layer) + _response(layer, affine.shift), fresh)
-        _scale_inputs(layer, affine.factor, fresh)
+        _put(layer, 1, weight, fresh)
         layer.replace_input_with(0, affine.x)
     _remove(affine.node)
 
 
-def _absorb_factor(product: Affine, sum_: Affine | None, layers: Sequence[ir.Node], fresh: Fresh) -> None:
+def _absorb_factor(
+    product: Affine,
+    sum_: Affine | None,
+    layers: Sequence[ir.Node],
+    weights: Sequence[np.ndarray],
+    fresh: Fresh,
+) -> None:
     """f x + s becomes x + s / f, and f goes into the layers."""
     if sum_ is None or sum_.node.op_type not in {"Add", "Sub"} or (sum_.factor != 1).any():
         return
@@ -105,11 +122,11 @@ def _absorb_factor(product: Affine, sum_: Affine | None, layers: Sequence[ir.Nod
     place = 1 if sum_.node.inputs[0] is product.y else 0
     old = _array(sum_.node.inputs[place])
     signed = -shift if sum_.node.op_type == "Sub" else shift
-    wide = signed.reshape(-1, *[1] * (_array(layers[0].inputs[1]).ndim - 2))
+    wide = signed.reshape(-1, *[1] * (_rank(layers[0]) - 2))
     _put(sum_.node, place, wide.astype(old.dtype), fresh)
     sum_.node.replace_input_with(1 - place, product.x)
-    for layer in layers:
-        _scale_inputs(layer, product.factor, fresh)
+    for layer, weight in zip(layers, weights, strict=True):
+        _put(layer, 1, weight, fresh)
     _remove(product.node)
 
 
@@ -127,24 +144,6 @@ def _convolutions_behind(node: ir.Node) -> tuple[ir.Node, ...]:
     return tuple(use.node for use in uses) if taken and not output.is_graph_output() else ()
 
 
-def _only_reader(node: ir.Node) -> ir.Node | None:
-    output = node.outputs[0]
-    uses = list(output.uses())
-    return uses[0].node if len(uses) == 1 and not output.is_graph_output() else None
-
-
-def _ends_gelu(node: ir.Node) -> bool:
-    """Whether this is the factor of x (1 + erf(x / sqrt 2)) / 2, which runtimes compute in one go."""
-    product = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
-    if node.op_type != "Mul" or product is None or product.op_type != "Mul":
-        return False
-    sums = [value.producer() for value in product.inputs if value is not None]
-    inner = [
-        value.producer() for item in sums if item and item.op_type == "Add" for value in item.inputs if value
-    ]
-    return any(item is not None and item.op_type in {"Erf", "Tanh"} for item in inner)
-
-
 class Side(NamedTuple):
     """Where a weight has its input or output channels: along an axis, spread over groups along the first axis."""
 
@@ -159,7 +158,7 @@ class Sides(NamedTuple):
 
 
 def _sides(layer: ir.Node) -> Sides:
-    shape = _array(layer.inputs[1]).shape
+    shape = _shape(layer.inputs[1])
     groups = max(layer.attributes.get_int("group", 1), 1)
     if layer.op_type == "Conv":
         return Sides(Side(shape[1] * groups, 1, groups), Side(shape[0], 0))
@@ -171,13 +170,13 @@ def _sides(layer: ir.Node) -> Sides:
 
 def _is_open(layer: ir.Node) -> bool:
     """Whether it is a layer whose weights are stored, its own, and of types that bear another factor."""
-    if layer.op_type not in INTO or layer.domain not in DEFAULT_DOMAINS or len(layer.inputs) < 2:
+    if not is_operator(layer, *INTO) or len(layer.inputs) < 2:
         return False
     weight, bias = layer.inputs[1], _bias(layer)
     tensors = [stored_tensor(value) for value in (weight, *([] if bias is None else [bias]))]
     if weight is None or any(tensor is None or tensor.dtype not in EXACT_TYPES for tensor in tensors):
         return False
-    return len(weight.uses()) == 1 and not weight.is_graph_output() and _array(weight).ndim > 1
+    return len(weight.uses()) == 1 and not weight.is_graph_output() and _rank(layer) > 1
 
 
 def _is_unpadded(layer: ir.Node) -> bool:
@@ -189,14 +188,9 @@ def _is_unpadded(layer: ir.Node) -> bool:
 
 def _response(layer: ir.Node, shift: Numbers) -> Numbers:
     """What a Conv gives, of shape (output channels,), where each input channel has one value everywhere."""
-    weight, side = _array(layer.inputs[1]).astype(np.float64), _sides(layer).inputs
-    kernels = weight.reshape(side.groups, -1, weight.shape[1], int(np.prod(weight.shape[2:]))).sum(axis=3)
-    values = np.broadcast_to(shift, (side.channels,)).reshape(side.groups, -1)
-    return np.asarray(np.einsum("goc,gc->go", kernels, values).reshape(-1))
-
-
-def _scale_inputs(layer: ir.Node, factor: Numbers, fresh: Fresh) -> None:
-    _put(layer, 1, _scaled(_array(layer.inputs[1]), factor, _sides(layer).inputs), fresh)
+    side = _sides(layer).inputs
+    values = np.broadcast_to(shift, (side.channels,))
+    return uniform_response(_array(layer.inputs[1]), side.groups, values)
 
 
 def _scaled(weight: np.ndarray, factor: Numbers, side: Side) -> np.ndarray:
@@ -253,21 +247,26 @@ def _put(node: ir.Node, index: int, array: np.ndarray, fresh: Fresh) -> None:
     node.replace_input_with(index, value)
 
 
-def _hand_over(old: ir.Value, new: ir.Value) -> None:
-    """Lets `new` stand wherever `old` stood, under its name and with its declared shape."""
-    ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-    new.type, new.shape = old.type or new.type, old.shape if old.shape is not None else new.shape
-    name, old.name = old.name, None
-    new.name = name
-
-
 def _remove(node: ir.Node) -> None:
     if node.graph is not None:
         node.graph.remove(node, safe=True)
 
 
+def _rank(layer: ir.Node) -> int:
+    """Of the weight, and so of what the layer reads and gives."""
+    return len(_shape(layer.inputs[1]))
+
+
+def _shape(value: ir.Value | None) -> tuple[int, ...]:
+    return tuple(int(size) for size in _tensor(value).shape.numpy())
+
+
 def _array(value: ir.Value | None) -> np.ndarray:
+    return _tensor(value).numpy()
+
+
+def _tensor(value: ir.Value | None) -> ir.TensorProtocol:
     tensor = stored_tensor(value)
     if tensor is None:
         raise ValueError("no stored tensor")
-    return tensor.numpy()
+    return tensor

@@ -7,8 +7,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from compression.graph.constants import stored_tensor
-from compression.graph.operators import DEFAULT_DOMAINS
+from compression.graph.operators import is_operator
 
+AFFINE = frozenset({"BatchNormalization", "Mul", "Div", "Add", "Sub"})
+"""Operators that may compute such a thing."""
 EXACT_TYPES = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE})
 """In half precision a product of two constants would be rounded once more, so it is left alone."""
 _ONE, _NONE = np.ones(1), np.zeros(1)
@@ -40,7 +42,7 @@ def read_affine(node: ir.Node, rank: int) -> Affine | None:
 
     BatchNormalization does outside of training; so do Mul, Div, Add and Sub with a constant.
     """
-    if node.domain not in DEFAULT_DOMAINS or rank < 2:
+    if not is_operator(node, *AFFINE) or rank < 2:
         return None
     read = _read_norm if node.op_type == "BatchNormalization" else _read_arithmetic
     with np.errstate(all="ignore"):
@@ -63,7 +65,7 @@ def _read_norm(node: ir.Node, _rank: int) -> Affine | None:
 
 
 def _read_arithmetic(node: ir.Node, rank: int) -> Affine | None:
-    if node.op_type not in {"Mul", "Div", "Add", "Sub"} or len(node.inputs) != 2:
+    if len(node.inputs) != 2:
         return None
     x, constant = node.inputs[0], _along_channels(node.inputs[1], rank)
     flipped = constant is None

@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from compression.graph.constants import stored_number, stored_tensor
-from compression.graph.operators import DEFAULT_DOMAINS
+from compression.graph.operators import is_operator
+from compression.graph.rewriting import hand_over, only_reader
 
 GELU_OPSET = 20
 
@@ -28,39 +29,52 @@ def fold_gelus(model: ir.Model) -> None:
                 _rewrite(*found)
 
 
+def ends_gelu(node: ir.Node) -> bool:
+    """Whether this looks like the last factor of a Gelu by Erf or Tanh, which runtimes compute in one go."""
+    product = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    if node.op_type != "Mul" or product is None or product.op_type != "Mul":
+        return False
+    sums = [value.producer() for value in product.inputs if value is not None]
+    inner = [
+        value.producer() for item in sums if item and item.op_type == "Add" for value in item.inputs if value
+    ]
+    return any(item is not None and item.op_type in {"Erf", "Tanh"} for item in inner)
+
+
 def _rewrite(x: ir.Value, last: ir.Node) -> None:
-    graph, old = last.graph, last.outputs[0]
+    graph = last.graph
     if graph is None:
         raise ValueError(f"{last.name} stands in no graph")
     gelu = ir.node("Gelu", [x], name=last.name)
-    made = gelu.outputs[0]
     graph.insert_after(last, gelu)
-    made.type, made.shape = old.type, old.shape
-    ir.convenience.replace_all_uses_with(old, made, replace_graph_outputs=True)
-    made.name, old.name = old.name, None
+    hand_over(last.outputs[0], gelu.outputs[0])
     graph.remove(last, safe=True)
 
 
 def _find(erf: ir.Node) -> tuple[ir.Value, ir.Node] | None:
     """x and the last node of the spelling that has this Erf in it."""
-    inner = erf.inputs[0].producer() if _is(erf, "Erf") and erf.inputs[0] is not None else None
+    inner = erf.inputs[0].producer() if is_operator(erf, "Erf") and erf.inputs[0] is not None else None
     scaled = None if inner is None else _scaled(inner)
-    sum_ = _only_reader(erf)
+    sum_ = only_reader(erf)
     if scaled is None or sum_ is None or not np.isclose(scaled[1], np.sqrt(0.5), rtol=1e-4):
         return None
     one = _beside(sum_, erf.outputs[0])
-    return _follow(sum_, scaled[0]) if _is(sum_, "Add") and stored_number(one, erf.outputs[0]) == 1 else None
+    return (
+        _follow(sum_, scaled[0])
+        if is_operator(sum_, "Add") and stored_number(one, erf.outputs[0]) == 1
+        else None
+    )
 
 
 def _follow(node: ir.Node, x: ir.Value) -> tuple[ir.Value, ir.Node] | None:
     """The node by which what this one gives has been multiplied by x and by 1/2, in whatever order."""
     factor, times_x = 1.0, False
-    while (reader := _only_reader(node)) is not None:
+    while (reader := only_reader(node)) is not None:
         scaled, other = _scaled(reader), _beside(reader, node.outputs[0])
         product = None if other is None or other.producer() is None else _scaled(other.producer())
         if scaled is not None and scaled[0] is node.outputs[0]:
             factor *= scaled[1]
-        elif times_x or not _is(reader, "Mul"):
+        elif times_x or not is_operator(reader, "Mul"):
             return None
         elif other is x:
             times_x = True
@@ -76,7 +90,7 @@ def _follow(node: ir.Node, x: ir.Value) -> tuple[ir.Value, ir.Node] | None:
 
 def _scaled(node: ir.Node | None) -> tuple[ir.Value, float] | None:
     """x and c of a node that gives c x."""
-    if node is None or not _is(node, "Mul", "Div") or len(node.inputs) != 2:
+    if node is None or not is_operator(node, "Mul", "Div") or len(node.inputs) != 2:
         return None
     orders = (node.inputs, node.inputs[::-1]) if node.op_type == "Mul" else (node.inputs,)
     for x, other in orders:
@@ -90,14 +104,3 @@ def _beside(node: ir.Node, value: ir.Value) -> ir.Value | None:
     """The other of two inputs."""
     others = [item for item in node.inputs if item is not value]
     return others[0] if len(node.inputs) == 2 and len(others) == 1 else None
-
-
-def _only_reader(node: ir.Node) -> ir.Node | None:
-    uses = list(node.outputs[0].uses())
-    if len(uses) != 1 or node.outputs[0].is_graph_output() or uses[0].node.graph is not node.graph:
-        return None
-    return uses[0].node
-
-
-def _is(node: ir.Node, *kinds: str) -> bool:
-    return node.domain in DEFAULT_DOMAINS and node.op_type in kinds

@@ -11,7 +11,8 @@ import numpy as np
 import onnx_ir as ir
 
 from compression.graph.constants import stored_number, stored_tensor
-from compression.graph.operators import DEFAULT_DOMAINS
+from compression.graph.operators import is_operator
+from compression.graph.rewriting import hand_over
 
 
 def fold_hard_sigmoids(model: ir.Model) -> None:
@@ -43,7 +44,7 @@ class _Match:
         last = next(_readers(clip), None)
         if last is None or len(clip.outputs[0].uses()) != 1:
             return None
-        if _is(last, "Mul") and x in last.inputs and x is not clip.outputs[0]:
+        if is_operator(last, "Mul") and x in last.inputs and x is not clip.outputs[0]:
             divided = next(_readers(last), None)
             if divided is not None and len(last.outputs[0].uses()) == 1 and _divides(divided, last, top):
                 return cls((add, clip, last, divided), x, shift, top)
@@ -67,14 +68,8 @@ class _Match:
             product = ir.node("Mul", [self.x, made], name=self.nodes[2].name)
             graph.insert_after(last, product)
             made = product.outputs[0]
-        made.type, made.shape = old.type, old.shape
-        ir.convenience.replace_all_uses_with(old, made, replace_graph_outputs=True)
-        made.name, old.name = old.name, None
+        hand_over(old, made)
         graph.remove(reversed(self.nodes), safe=True)
-
-
-def _is(node: ir.Node, *kinds: str) -> bool:
-    return node.domain in DEFAULT_DOMAINS and node.op_type in kinds
 
 
 def _readers(node: ir.Node) -> Iterator[ir.Node]:
@@ -87,12 +82,12 @@ def _reader(node: ir.Node, kind: str) -> ir.Node | None:
     """The only reader, if it is of this kind."""
     found = list(_readers(node))
     only = len(found) == 1 == len(node.outputs[0].uses())
-    return found[0] if only and _is(found[0], kind) else None
+    return found[0] if only and is_operator(found[0], kind) else None
 
 
 def _operands(node: ir.Node, kind: str) -> tuple[ir.Value, float] | None:
     """The tensor and the number that a node of two inputs takes."""
-    if not _is(node, kind) or len(node.inputs) != 2:
+    if not is_operator(node, kind) or len(node.inputs) != 2:
         return None
     for x, other in (node.inputs, node.inputs[::-1]):
         number = stored_number(other, x)
@@ -103,7 +98,7 @@ def _operands(node: ir.Node, kind: str) -> tuple[ir.Value, float] | None:
 
 def _divides(node: ir.Node, before: ir.Node, top: float) -> bool:
     """Whether the node divides what `before` gives by `top`."""
-    pair = _operands(node, node.op_type) if _is(node, "Div", "Mul") else None
+    pair = _operands(node, node.op_type) if is_operator(node, "Div", "Mul") else None
     if pair is None or pair[0] is not before.outputs[0]:
         return False
     if node.op_type == "Div":

@@ -6,6 +6,12 @@ import onnx_ir as ir
 
 DEFAULT_DOMAINS = frozenset({"", "ai.onnx"})
 
+
+def is_operator(node: ir.Node, *kinds: str) -> bool:
+    """Whether the node is one of ONNX's own operators of these names."""
+    return node.domain in DEFAULT_DOMAINS and node.op_type in kinds
+
+
 WEIGHT_INPUTS: dict[str, tuple[int, ...]] = {
     "Conv": (1, 2),
     "ConvTranspose": (1, 2),

@@ -17,6 +17,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from compression.graph.operators import is_operator
 from compression.quantization.storage import integer_attributes
 
 Group = Literal["conv", "depthwise", "matmul", "elementwise"]
@@ -58,7 +59,7 @@ def find_region(graph: ir.Graph, layers: Set[str], groups: Set[str], known: Set[
         if node.name and node.name in layers and kernel_group(node) in groups and _ranges_known(node, known):
             _add_kernel(region, node.name, node)
     for node in nodes:
-        if _is(node, "Gemm", "MatMul") and node.name in region.kernels:
+        if is_operator(node, "Gemm", "MatMul") and node.name in region.kernels:
             _add_output(region, node, only_if_read=True)
     if "elementwise" in groups:
         for node in nodes:
@@ -93,7 +94,7 @@ def fused_output(node: ir.Node) -> ir.Value:
         len(users) == 1
         and not output.is_graph_output()
         and users[0].idx == 0
-        and _is(users[0].node, "Relu", "Clip")
+        and is_operator(users[0].node, "Relu", "Clip")
         and users[0].node.graph is node.graph
     ):
         return users[0].node.outputs[0]
@@ -168,7 +169,7 @@ def _add_output(region: Region, node: ir.Node, *, only_if_read: bool) -> None:
 
 
 def _add_elementwise(region: Region, node: ir.Node, known: Set[str] | None) -> None:
-    if not _is(node, *_ELEMENTWISE) or node.outputs[0].is_graph_output():
+    if not is_operator(node, *_ELEMENTWISE) or node.outputs[0].is_graph_output():
         return
     inputs = [value for value in node.inputs if value is not None]
     output = fused_output(node)
@@ -184,7 +185,7 @@ def _add_elementwise(region: Region, node: ir.Node, known: Set[str] | None) -> N
 def _add_mover(region: Region, node: ir.Node) -> None:
     """Take a mover whose output is read by quantized nodes; its input may be made by one, which is settled
     later."""
-    if not _is(node, *_MOVERS) or not node.inputs or node.inputs[0] is None:
+    if not is_operator(node, *_MOVERS) or not node.inputs or node.inputs[0] is None:
         return
     output = node.outputs[0]
     if output not in region.read or output.is_graph_output() or len(list(_live(node))) > 1:
@@ -198,7 +199,7 @@ def _settle_movers(region: Region, nodes: list[ir.Node]) -> None:
     makes."""
     for node in nodes:
         output = node.outputs[0] if node.outputs else None
-        if output is None or not _is(node, *_MOVERS) or region.made.get(output) is not node.inputs[0]:
+        if output is None or not is_operator(node, *_MOVERS) or region.made.get(output) is not node.inputs[0]:
             continue
         source = _required(node.inputs[0])
         if source in region.made:
@@ -212,10 +213,6 @@ def _settle_movers(region: Region, nodes: list[ir.Node]) -> None:
 
 def _live(node: ir.Node) -> Iterator[ir.Value]:
     return (output for output in node.outputs if output.name and (output.uses() or output.is_graph_output()))
-
-
-def _is(node: ir.Node, *kinds: str) -> bool:
-    return node.domain in ("", "ai.onnx") and node.op_type in kinds
 
 
 def _required(value: ir.Value | None) -> ir.Value:

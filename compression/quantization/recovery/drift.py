@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from compression.graph.responses import uniform_response
 from compression.quantization.recovery.means import Means
 from compression.quantization.recovery.shifting import bias_of, cannot_shift, shift
 from compression.quantization.regions import constant_of
@@ -25,9 +26,7 @@ def drift(node: ir.Node, error: NDArray[np.floating], mean: NDArray[np.float64])
     """
     wide = np.asarray(error, np.float64)
     if node.op_type == "Conv":
-        groups = node.attributes.get_int("group", 1)
-        flat = wide.reshape(groups, wide.shape[0] // groups, wide.shape[1], -1).sum(axis=3)
-        return np.asarray(np.einsum("goc,gc->go", flat, mean.reshape(groups, -1)).reshape(-1))
+        return uniform_response(wide, node.attributes.get_int("group", 1), mean)
     rows = wide if node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1 else wide.T
     return np.asarray(rows @ mean)
 

@@ -29,8 +29,8 @@ NOT_SPELT = {
 }
 
 
-def model(tmp_path, body: str, header: str = HEADER):
-    return write(tmp_path / "m.onnx", f"{header}g (float[1,12] x) => (float[1,12] y) {{ {body} }}", **NUMBERS)
+def model(tmp_path, body: str):
+    return write(tmp_path / "m.onnx", f"{HEADER}g (float[1,12] x) => (float[1,12] y) {{ {body} }}", **NUMBERS)
 
 
 @pytest.mark.parametrize("case", SPELT)
