@@ -40,22 +40,22 @@ class Classes:
 
     def blocks(self, matrix: Array) -> list[Array]:
         """The crossings one after the other, the columns' classes running faster; each row by row."""
-        ordered = matrix[np.argsort(self.rows, kind="stable")][:, np.argsort(self.columns, kind="stable")]
+        rows, columns = self.shape
+        ordered = matrix if rows == 1 else matrix[_by_class(self.rows)]
+        ordered = ordered if columns == 1 else ordered[:, _by_class(self.columns)]
         return [ordered[above:below, left:right].reshape(-1) for above, below, left, right in self.bounds()]
 
     def bounds(self) -> list[tuple[int, int, int, int]]:
         """Of each block, in the matrix with its rows and columns sorted by class."""
         rows, columns = self.shape
-        down = np.searchsorted(np.sort(self.rows), np.arange(rows + 1)).tolist()
-        across = np.searchsorted(np.sort(self.columns), np.arange(columns + 1)).tolist()
+        down, across = _edges(self.rows, rows), _edges(self.columns, columns)
         return [(down[i], down[i + 1], across[j], across[j + 1]) for i in range(rows) for j in range(columns)]
 
     def restored(self, ordered: Array) -> Array:
         """The matrix whose rows and columns, sorted by class, are these."""
-        rows = np.argsort(np.argsort(self.rows, kind="stable"), kind="stable")
-        columns = np.argsort(np.argsort(self.columns, kind="stable"), kind="stable")
-        across = ordered if self.shape[1] == 1 else ordered.take(columns, axis=1)
-        return across if self.shape[0] == 1 else across.take(rows, axis=0)
+        rows, columns = self.shape
+        across = ordered if columns == 1 else ordered.take(np.argsort(_by_class(self.columns)), axis=1)
+        return across if rows == 1 else across.take(np.argsort(_by_class(self.rows)), axis=0)
 
 
 def read_classes(incoming: Incoming, rows: int, columns: int) -> Classes:
@@ -112,6 +112,18 @@ def _likeliest(line: Array, place: Array, lines: Array, places: Array) -> Array:
     naming = -np.log2(np.maximum(held, 0.5) / len(lines))
     cost = naming - ones @ np.log2(chance).T - (length - ones) @ np.log2(1 - chance).T
     return dense(cost.argmin(axis=1))
+
+
+def _edges(found: Array, count: int) -> list[int]:
+    """Where each class begins in the order of classes, and where the last one ends."""
+    if count == 1:
+        return [0, len(found)]
+    return [0, *np.bincount(found, minlength=count).cumsum().tolist()]
+
+
+def _by_class(found: Array) -> Array:
+    """The lines in the order of their classes."""
+    return np.argsort(found, kind="stable")
 
 
 def dense(found: Array) -> Array:

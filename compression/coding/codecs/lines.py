@@ -112,8 +112,8 @@ class Lines:
         check(shape[0] <= MAX_LINES, f"more than {MAX_LINES} lines")
         tables = bit_frequencies(np.frombuffer(incoming.side.take(context.size), np.uint8))
         mask = _read(incoming, context, tables, shape)
-        flat = np.ascontiguousarray(mask.T if turned else mask).reshape(-1).view(np.bool_)
-        values[flat] = nested(form.flat(int(np.count_nonzero(flat))))
+        others = np.flatnonzero((mask.T if turned else mask).view(np.bool_))
+        values[others] = nested(form.flat(len(others)))
         return values
 
 

@@ -53,8 +53,8 @@ class Mask:
             ordered[above:below, left:right] = np.unpackbits(cells, count=size).reshape(
                 below - above, right - left
             )
-        mask = classes.restored(ordered).reshape(-1).view(np.bool_)
-        values[mask] = nested(form.flat(int(np.count_nonzero(mask))))
+        others = np.flatnonzero(classes.restored(ordered).view(np.bool_))
+        values[others] = nested(form.flat(len(others)))
         return values
 
 
