@@ -1,6 +1,6 @@
 """What must be mended in a node when units leave: attributes, shapes, sizes, bounds and indices."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -163,5 +163,23 @@ def sizes_edit(node: ir.Node, index: int, rank: int, labels: Mapping[int, Label]
         touched = {element: label for element, label in labels.items() if shears.touches(label)}
         changes = {element: shears.shrinking(label) for element, label in touched.items()}
         shears.set_elements(node, index, rank, changes)
+
+    return edit
+
+
+def shape_edit(
+    node: ir.Node, index: int, asked: Sequence[int], labels: Sequence[Label]
+) -> Callable[[Shears], None]:
+    """Stores a shape that was computed, with what is left of these axes. What computed it goes unless it is read.
+
+    `asked` is what the shape held: 0 for a size that is copied, -1 for one that is not known.
+    """
+
+    def edit(shears: Shears) -> None:
+        sizes = np.asarray(asked, np.int64)
+        for element, label in enumerate(labels):
+            if sizes[element] > 0 and shears.touches(label):
+                sizes[element] = shears.size(label)
+        shears.set_input(node, index, sizes)
 
     return edit

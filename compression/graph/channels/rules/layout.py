@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from compression.graph.channels import joining, lining
 from compression.graph.channels.attributes import integer, integers, text
-from compression.graph.channels.edits import Shears, sizes_edit
+from compression.graph.channels.edits import Shears, shape_edit, sizes_edit
 from compression.graph.channels.labels import UNIT, Label, Labels, is_rigid, size_of
 from compression.graph.channels.notes import Unreadable
 from compression.graph.channels.reading import Reading, Rule, shape_content
@@ -24,8 +24,25 @@ def reshape(reading: Reading, node: ir.Node) -> Sequence[Labels | None]:
     sizes, fixed = _target(reading, node, labels)
     result = regroup(reading, node, labels, sizes)
     written = {axis: result[axis] for axis in fixed}
-    reading.mend(node, list(written.values()), sizes_edit(node, 1, len(sizes), written))
+    asked = _asked(reading, node, sizes)
+    if asked is None:
+        reading.mend(node, list(written.values()), sizes_edit(node, 1, len(sizes), written))
+    else:
+        reading.mend(node, [*labels, *result], shape_edit(node, 1, asked, result))
     return [result]
+
+
+def _asked(reading: Reading, node: ir.Node, sizes: Sequence[Size]) -> list[int] | None:
+    """The shape that is asked for where it is computed and could as well be stored: at most one size is not known."""
+    content = reading.content(node, 1)
+    computed = stored_tensor(node.inputs[1]) is None
+    if content is None or content.ndim != 1 or not computed or integer(node, "allowzero", 0):
+        return None
+    copied = [item == Size(0) for item in content]
+    asked = [
+        0 if same else size.number if size.known else -1 for same, size in zip(copied, sizes, strict=True)
+    ]
+    return None if asked.count(-1) > 1 else asked
 
 
 def _target(reading: Reading, node: ir.Node, labels: Labels) -> tuple[list[Size], list[int]]:

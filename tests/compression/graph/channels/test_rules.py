@@ -1,6 +1,7 @@
 """Operators one by one, in small graphs: what can be cut of them, and that the cut is sound."""
 
 import numpy as np
+import onnx
 import pytest
 
 from compression.graph import load
@@ -408,3 +409,27 @@ def test_what_can_be_cut_of(case, tmp_path):
     assert sorted(group.size for group in found) == sorted(expected.values()), found
     for seed, share in enumerate((0.5, 0.3, 0.99)):
         cut_and_prove(path, feeds, share, seed)
+
+
+HEADS = (
+    "h = MatMul(x, w) s = Shape(h) b = Slice(s, zero, two) c = Concat<axis=0>(b, heads) r = Reshape(h, c) "
+    "t = Transpose<perm=[0,2,1,3]>(r) z = Shape(t) n = Slice(z, zero, two) l = Slice(z, two, four) "
+    "d = Concat<axis=0>(n, l) f = Reshape(t, d) m = Relu(f) u = Transpose<perm=[0,2,1,3]>(m) "
+    "g = Concat<axis=0>(b, minus) k = Reshape(u, g) y = MatMul(k, v)"
+)
+AXES = {"zero": ints(0), "two": ints(2), "four": ints(4), "heads": ints(3, 4), "minus": ints(-1)}
+
+
+def test_a_shape_that_was_computed_is_stored(tmp_path):
+    path = written(tmp_path, HEADS, {"x": random(2, 5, 6)}, {**W, **AXES})
+    model = cut_and_prove(path, {"x": random(3, 5, 6)})
+    kinds = [node.op_type for node in model.graph]
+    assert not {"Shape", "Slice", "Concat", "Mul", "Add"} & set(kinds), kinds
+
+
+def test_a_shape_with_two_unknown_sizes_stays_computed(tmp_path):
+    model = onnx.load(written(tmp_path, HEADS, {"x": random(2, 5, 6)}, {**W, **AXES}))
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "T"
+    onnx.save(model, tmp_path / "model.onnx")
+    cut_model = cut_and_prove(tmp_path / "model.onnx", {"x": random(3, 7, 6)})
+    assert "Shape" in [node.op_type for node in cut_model.graph]
