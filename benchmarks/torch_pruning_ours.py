@@ -26,7 +26,7 @@ def halve(source: Path, target: Path) -> float:
 
 
 def run_steps(
-    source: Path, target: Path, steps: list[Mapping[str, Any]], data: Mapping[Role, Path]
+    source: Path, target: Path, steps: list[Mapping[str, Any]], data: Mapping[Role, Path], *, seed: int = 0
 ) -> list[StepFinished]:
     """Runs a job and keeps its last model at `target`.
 
@@ -35,7 +35,7 @@ def run_steps(
     """
     folder = target.with_suffix(".job")
     shutil.rmtree(folder, ignore_errors=True)
-    spec = CompressionSpec(steps=steps, evaluation=BRIEFLY)
+    spec = CompressionSpec(steps=steps, evaluation=BRIEFLY, seed=seed)
     heard: list[Event] = []
     run(Job(spec=spec, model=source, data=data, folder=folder, threads=1), heard.append, nullcontext)
     shutil.copyfile(folder / "steps" / str(len(steps) - 1) / "model.onnx", target)

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from benchmarks.measuring import measure
 from benchmarks.torch_pruning_networks import BUILDERS, LIGHT, example, export, module
 from benchmarks.torch_pruning_ours import halve
-from benchmarks.torch_pruning_trained import cut_and_finetune, evaluation, network
+from benchmarks.torch_pruning_trained import SEEDS, cut_and_finetune, evaluation, network
 from compression.errors import CompressionError
 from compression.measurements import Measurements
 from tests.compression.zoo import light
@@ -35,11 +35,12 @@ Criterion = Literal["l1", "taylor"]
 
 
 class Side(BaseModel):
-    """One of both. `reason` says why there is no result; `error` is that of our proof."""
+    """One of both. `reason` says why there is no result; `error` is that of our proof; accuracies are by seed."""
 
     reason: str = ""
     error: float | None = None
     measurements: Measurements | None = None
+    accuracies: tuple[float, ...] = ()
 
 
 class Compared(BaseModel):
@@ -117,22 +118,23 @@ class Trained:
         return f"trained {self.name}, {self.criterion}"
 
     def run(self, folders: Folders) -> Compared:
-        sides = {}
-        for what in ("ours", "theirs"):
-            target = folders.model(self.key, what)
-            try:
-                cut_and_finetune(self.name, self.criterion, what, folders.methods, target)
-            except CompressionError as reason:
-                sides[what] = Side(reason=_words(reason))
-                continue
-            measured = measure(
-                network(self.name, folders.methods),
-                target,
-                folders.results / "measuring",
-                data=evaluation(folders.methods),
-            )
-            sides[what] = Side(measurements=measured)
-        return Compared(**sides)
+        return Compared(ours=self._side(folders, "ours"), theirs=self._side(folders, "theirs"))
+
+    def _side(self, folders: Folders, what: str) -> Side:
+        """Finetuned once with each seed; the result of the first is what is timed."""
+        targets = [
+            folders.model(self.key, what),
+            *(folders.model(self.key, f"{what}-{n}") for n in SEEDS[1:]),
+        ]
+        try:
+            for seed, target in zip(SEEDS, targets, strict=True):
+                cut_and_finetune(self.name, self.criterion, what, folders.methods, target, seed=seed)
+        except CompressionError as reason:
+            return Side(reason=_words(reason))
+        original, data = network(self.name, folders.methods), evaluation(folders.methods)
+        found = [measure(original, target, folders.results / "measuring", data=data) for target in targets]
+        accuracies = tuple(one.compressed.metrics["accuracy"].value for one in found)
+        return Side(measurements=found[0], accuracies=accuracies)
 
     def measure_again(self, folders: Folders, found: Compared) -> Compared:
         original = network(self.name, folders.methods)
