@@ -38,7 +38,8 @@ def cut_and_finetune(name: str, criterion: str, who: str, methods: Path, target:
     source = network(name, methods)
     steps: list[Mapping[str, Any]] = [FINETUNE]
     if who == "ours":
-        steps.insert(0, {"method": "prune_channels", "sparsity": 0.5, "criterion": criterion})
+        cut = {"method": "prune_channels", "sparsity": 0.5, "criterion": criterion}
+        steps.insert(0, {**cut, "max_samples": TAYLOR_SAMPLES})
     else:
         source = target.with_suffix(".cut.onnx")
         source.parent.mkdir(parents=True, exist_ok=True)

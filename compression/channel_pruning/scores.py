@@ -38,13 +38,18 @@ def unit_rows(slot: Slot) -> NDArray[np.float64]:
 
 
 def magnitude(group: Group, norm: Callable[[NDArray[np.float64]], Scores]) -> Scores:
-    """A norm of the weights that make each unit, relative to the mean of its tensor, so that tensors count
-    alike and groups can be compared; averaged over the group's tensors."""
-    return relative_mean([norm(unit_rows(slot)) for slot in group.producers], group.size)
+    """A norm of the weights that make each unit and of those that read it (Fang et al. 2023, arXiv:2301.12900), each
+    relative to the mean of its tensor, so that tensors count alike and groups can be compared; averaged over them."""
+    return relative_mean([norm(unit_rows(slot)) for slot in (*group.producers, *group.consumers)], group.size)
+
+
+def redundancy(group: Group) -> Scores:
+    """`distance_to_others` of the weights that make each unit, relative to the mean of its tensor, averaged."""
+    return relative_mean([distance_to_others(unit_rows(slot)) for slot in group.producers], group.size)
 
 
 def paths(group: Group) -> Scores:
-    """sum |w| of what makes a unit times sum |w| of what reads it, each as `magnitude` takes it: the sum over all
+    """sum |w| of what makes a unit times sum |w| of what reads it, each relative to its mean: the sum over all
     paths through the unit of their weights' product (Neyshabur et al. 2015, arXiv:1506.02617, the path norm). It is 0
     where pruning left a unit nothing that reaches it, or nobody who listens."""
     incoming, outgoing = (
@@ -107,6 +112,6 @@ def _is_scale(value: ir.Value) -> bool:
 BY_WEIGHTS: Mapping[str, Callable[[Group], Scores]] = {
     "l1": partial(magnitude, norm=l1),
     "l2": partial(magnitude, norm=l2),
-    "geometric_median": partial(magnitude, norm=distance_to_others),
+    "geometric_median": redundancy,
     "paths": paths,
 }

@@ -1,6 +1,6 @@
 """Taylor scores: how much the loss would change, to first order, if a unit's weights became zero."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -19,53 +19,48 @@ from compression.training.sensing import sense
 def taylor(
     model: ir.Model, groups: Sequence[Group], batches: Batches, context: StepContext, samples: int
 ) -> tuple[Mapping[str, Scores], str]:
-    """By group (sum of g * w over the weights that make a unit)^2, averaged over batches; and what the loss was.
+    """By group sum |g * w| over all weights that leave with a unit, g averaged over samples; and what the loss was.
 
-    Molchanov et al. 2019 (arXiv:1906.10771), equation 8, on the unit as a whole. Relative to the mean over all
-    units, since changes of the loss can be compared between layers as they are.
+    Molchanov et al. 2017 (arXiv:1611.06440), equation 7, by weight instead of by activation, since the weights that
+    read a unit and its biases know of it too (Fang et al. 2023, arXiv:2301.12900). Relative to the mean over all
+    units: changes of the loss can be compared between layers as they are.
 
     Raises:
         NotTrainable: the model cannot be differentiated.
     """
     view, objective, note = sense(model, batches, context)
-    totals = {group.id: torch.zeros(group.size, dtype=torch.float64) for group in groups}
-    for done, count in _gradients(view, objective, batches, samples, context.seed):
-        for group in groups:
-            totals[group.id] += _change(view, group).square() * count
-        context.report(done, "measuring what the loss owes to each unit")
-    mean = float(torch.cat(list(totals.values())).mean()) or 1.0
-    return {name: np.asarray(total / mean) for name, total in totals.items()}, note
+    _differentiate(view, objective, batches, samples, context)
+    found = {group.id: sum((_owed(view, slot) for slot in group.slots), _nothing(group)) for group in groups}
+    mean = float(torch.cat(list(found.values())).mean()) or 1.0
+    return {name: np.asarray(scores / mean) for name, scores in found.items()}, note
 
 
-def _gradients(
-    view: TrainableGraph, objective: Objective, batches: Batches, samples: int, seed: int
-) -> Iterator[tuple[float, int]]:
-    """Leaves each batch's gradients in the view, and tells the share done and the batch's samples."""
+def _differentiate(
+    view: TrainableGraph, objective: Objective, batches: Batches, samples: int, context: StepContext
+) -> None:
+    """Leaves the gradient of the mean loss over at most so many samples in the view."""
     view.eval()
+    view.zero_grad()
     rows = batches.training_rows
     if len(rows) > samples:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, samples, replace=False))
+        rows = np.sort(np.random.default_rng(context.seed).choice(rows, samples, replace=False))
     done = 0
     for batch in batches.each(rows):
-        view.zero_grad()
-        torch.autograd.backward(objective.loss(view, batch))
+        torch.autograd.backward(objective.loss(view, batch) * (batch.samples / len(rows)))
         done += batch.samples
-        yield done / len(rows), batch.samples
-
-
-def _change(view: TrainableGraph, group: Group) -> Tensor:
-    """The loss's first-order change by unit, [size], float64."""
-    found = torch.zeros(group.size, dtype=torch.float64)
-    for slot in group.producers:
-        found += _product(view, slot)
-    return found
+        context.report(done / len(rows), "measuring what the loss owes to each unit")
 
 
 @torch.no_grad()
-def _product(view: TrainableGraph, slot: Slot) -> Tensor | float:
+def _owed(view: TrainableGraph, slot: Slot) -> Tensor:
+    """sum |g * w| by unit, [size], float64; zeros for what is not trained."""
     weight = view.weights.get(slot.value.name or "")
     if weight is None or weight.grad is None:
-        return 0.0
-    moved = (weight * weight.grad).movedim(slot.axis, 0)
+        return torch.zeros(len(slot.indices), dtype=torch.float64)
+    moved = (weight * weight.grad).abs().movedim(slot.axis, 0)
     by_position = moved.reshape(len(moved), -1).sum(dim=1).double().cpu()
     return by_position[torch.from_numpy(slot.indices)].sum(dim=1)
+
+
+def _nothing(group: Group) -> Tensor:
+    return torch.zeros(group.size, dtype=torch.float64)

@@ -13,8 +13,8 @@ from compression.graph.channels import Group, cut, find_groups
 def narrow(model: ir.Model, share: float, *, untouched: Collection[str] = ()) -> Mapping[str, int]:
     """Keeps `share` of the units of each group, in place; gives how many left by group.
 
-    A unit's score is the sum of |w| over the weights that make it (Li et al. 2017, arXiv:1608.08710), each
-    relative to the mean of its layer, so that layers of a group count alike.
+    A unit's score is the sum of |w| (Li et al. 2017, arXiv:1608.08710) over the weights that make it and those that
+    read it, each relative to the mean of its layer, so that layers of a group count alike.
 
     Args:
         model: the student.

@@ -46,7 +46,7 @@ class Distill(TrainingMethod):
         "Zagoruyko and Komodakis 2017 (arXiv:1612.03928), attention maps; Park et al. 2019 (arXiv:1904.05068), "
         "relations; Srinivas and Fleuret 2018 (arXiv:1803.00443), input gradients"
     )
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     changes: ClassVar[tuple[Change, ...]] = ("values", "structure")
     example: ClassVar[Mapping[str, Any]] = {
         "method": "distill",

@@ -30,11 +30,12 @@ class PruneChannels(Method):
     and `round_to: 1` takes out what it left unconnected.
     """
 
+    version: ClassVar[int] = 2
     title: ClassVar[str] = "Take out whole channels, neurons and heads, so that shapes shrink"
     source: ClassVar[str] = (
         "Li et al. 2017 (arXiv:1608.08710), l1; He et al. 2019 (arXiv:1811.00250), geometric median; Liu et al. 2017 "
-        "(arXiv:1708.06519), bn_scale; Molchanov et al. 2019 (arXiv:1906.10771), taylor; Luo and Wu 2017 "
-        "(arXiv:1706.05791), entropy; Fang et al. 2023 (arXiv:2301.12900), dependency groups"
+        "(arXiv:1708.06519), bn_scale; Molchanov et al. 2017 (arXiv:1611.06440), equation 7, taylor; Luo and Wu 2017 "
+        "(arXiv:1706.05791), entropy; Fang et al. 2023 (arXiv:2301.12900), dependency groups and norms over them"
     )
     uses: ClassVar[frozenset[Role]] = frozenset({Role.CALIBRATION, Role.TRAINING})
     changes: ClassVar[tuple[Change, ...]] = ("values", "structure")
@@ -43,11 +44,12 @@ class PruneChannels(Method):
     method: Literal["prune_channels"] = "prune_channels"
     criterion: Criterion = Field(
         "l2",
-        description="what tells units that matter: the norm of their weights (l1, l2), the distance to the other "
-        "units (geometric_median), what flows through them (paths: the norm of what makes a unit times that of what "
-        "reads it, 0 where earlier pruning cut a unit off), the normalization's scale (bn_scale), the change of the "
-        "loss to first order (taylor), the entropy of their activation over data (entropy), how far the outputs move "
-        "without them, tried one by one (stability), or chance (random)",
+        description="what tells units that matter: the norm of the weights that make and read them (l1, l2), the "
+        "distance to the other units (geometric_median), what flows through them (paths: the norm of what makes a "
+        "unit times that of what reads it, 0 where earlier pruning cut a unit off), the normalization's scale "
+        "(bn_scale), the change of the loss to first order by all their weights (taylor), the entropy of their "
+        "activation over data (entropy), how far the outputs move without them, tried one by one (stability), or "
+        "chance (random)",
     )
     sparsity: float | None = Field(None, gt=0, lt=1, description="share of the units that leaves")
     threshold: float | None = Field(

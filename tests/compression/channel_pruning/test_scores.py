@@ -38,12 +38,15 @@ def judged(folder: Path, criterion: str, *, labels: bool = True, norm: bool = Tr
 
 
 @pytest.mark.parametrize("criterion", ["l1", "l2"])
-def test_units_are_rows_of_the_matrix_that_makes_them(tmp_path: Path, criterion: str) -> None:
+def test_norms_are_over_what_makes_a_unit_and_what_reads_it(tmp_path: Path, criterion: str) -> None:
     model, found, group = judged(tmp_path, criterion)
-    weight = arrays(model)["first.w"].astype(np.float64)
-    rows = weight if weight.shape[0] == group.size else weight.T
-    norms = np.abs(rows).sum(axis=1) if criterion == "l1" else np.linalg.norm(rows, axis=1)
-    np.testing.assert_allclose(found.scores[group.id], norms / norms.mean(), rtol=1e-6)
+    parts = []
+    for name in ("first.w", "last.w"):
+        weight = arrays(model)[name].astype(np.float64)
+        rows = oriented(weight, group.size)
+        norms = np.abs(rows).sum(axis=1) if criterion == "l1" else np.linalg.norm(rows, axis=1)
+        parts.append(norms / norms.mean())
+    np.testing.assert_allclose(found.scores[group.id], np.mean(parts, axis=0), rtol=1e-6)
 
 
 def test_paths_are_what_goes_in_times_what_goes_out(tmp_path: Path) -> None:
@@ -109,6 +112,38 @@ def test_taylor_ranks_as_the_loss_does(tmp_path: Path, labels: bool) -> None:
     assert scores[5] == 0
     assert scores.argmax() == 7
     assert ("labels" in found.notes[0]) and ("without" in found.notes[0]) is not labels
+
+
+def test_taylor_by_hand(tmp_path: Path) -> None:
+    """Backpropagation of the mean cross-entropy written out."""
+    model = mlp(tmp_path / "model", norm=False)
+    data = digits_data(tmp_path / "data", 200)
+    ctx = context(tmp_path, data)
+    (group,) = find_groups(model).groups
+    material = Material(model=model, context=ctx, max_samples=1000)
+    stored = {name: array.astype(np.float64) for name, array in arrays(model).items()}
+    batches = material.batches("taylor")
+    rows = batches.take(batches.training_rows)
+    pixels, labels = rows.feeds["image"].astype(np.float64), rows.labels
+    hidden = np.maximum(matrix(pixels, stored, "first"), 0)
+    logits = matrix(hidden, stored, "last")
+    slopes = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    slopes[np.arange(len(labels)), labels] -= 1
+    slopes /= len(labels)
+    first, last = (oriented(stored[f"{name}.w"], group.size) for name in ("first", "last"))
+    behind = slopes @ last.T * (hidden > 0)
+    expected = (
+        np.abs(first * (behind.T @ pixels)).sum(axis=1)
+        + np.abs(stored["first.b"] * behind.sum(axis=0))
+        + np.abs(last * (hidden.T @ slopes)).sum(axis=1)
+    )
+    found = judge(model, (group,), "taylor", material, ctx)
+    np.testing.assert_allclose(found.scores[group.id], expected / expected.mean(), rtol=1e-4)
+
+
+def oriented(weight: np.ndarray, units: int) -> np.ndarray:
+    """Of shape [units, n]."""
+    return weight if weight.shape[0] == units else weight.T
 
 
 def test_entropy_by_hand(tmp_path: Path) -> None:
